@@ -1,0 +1,131 @@
+"""Reading what others may have written, and writing what others may be reading.
+
+The images tree belongs to whoever drops images in. Everything here that reads it is relative to an
+open directory, follows no symbolic link, cannot block on a FIFO, and bounds what it reads.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NotRegularError(OSError):
+    """What is asked for is there, but is no regular file that may be read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody whose permission to read is judged by modes: a user and its groups.
+
+    A ``uid`` of ``None`` stands for anybody: only what everyone may read.
+    """
+
+    uid: int | None = None
+    gids: frozenset[int] = frozenset()
+
+    def may_read(self, status: os.stat_result) -> bool:
+        return self._may(status, stat.S_IROTH)
+
+    def may_enter(self, status: os.stat_result) -> bool:
+        return self._may(status, stat.S_IXOTH)
+
+    def _may(self, status: os.stat_result, bit: int) -> bool:
+        if self.uid == 0:
+            return True
+        if self.uid == status.st_uid:
+            bit <<= 6
+        elif status.st_gid in self.gids:
+            bit <<= 3
+        return bool(status.st_mode & bit)
+
+
+ANYBODY = Reader()
+
+
+def me() -> Reader:
+    """The user that this process runs as."""
+    return Reader(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+
+
+@contextlib.contextmanager
+def open_directory(path: str | Path, *, within: int | None = None) -> Iterator[int]:
+    """A descriptor of the directory ``path``; below ``within`` no component may be a symbolic link."""
+    if within is None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        descriptor = os.open(".", _DIRECTORY, dir_fd=within)
+    try:
+        if within is not None:
+            for part in Path(path).parts:
+                below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(name: str, *, within: int, limit: int) -> tuple[bytes, os.stat_result]:
+    """The whole regular file ``name`` of the directory ``within``, and its status.
+
+    Raises ``NotRegularError`` for anything else, for a file of more than ``limit`` bytes and for one
+    that changed while it was read.
+    """
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=within)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotRegularError(error.errno, "it is not a regular file") from error
+        raise
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)  # fdopen would refuse a directory, and leave it open
+        raise NotRegularError(errno.ENXIO, "it is not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        if before.st_size > limit:
+            raise NotRegularError(errno.ENXIO, f"it has {before.st_size} bytes, more than {limit}")
+        content = file.read(limit + 1)
+        after = os.fstat(descriptor)
+    if len(content) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+        raise NotRegularError(errno.ENXIO, "it changed while it was read")
+    return content, before
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` in one step: a reader, or a crash, finds the old content or the new, whole."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        os.fsync(descriptor)
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in ``path`` survive a power cut."""
+    with open_directory(path) as descriptor:
+        os.fsync(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """``mkdir -p`` with modes that nginx's workers can pass, whatever the umask is."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+    path.chmod(0o755)

@@ -1,0 +1,103 @@
+"""What there is to serve, and what there is not: Image, Repository, Catalog, Problem."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scr_watchd.oci.manifest import Descriptor, MediaType
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+
+Reference = tuple[RepositoryName, Tag]
+"""``NAME:TAG``, parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in the tree that is not served. All three are printable text without line breaks."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A manifest as a file of an image's directory; ``file`` is its name there."""
+
+    digest: Digest
+    media_type: MediaType
+    size: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A complete image in the tree: every manifest and blob is there with its declared size.
+
+    ``path`` is its directory relative to the root, free of symbolic links. ``tag`` is ``None``
+    for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
+    the others are the children of an index.
+    """
+
+    path: str
+    repository: RepositoryName
+    tag: Tag | None
+    manifests: tuple[ManifestFile, ...]
+    blobs: tuple[Descriptor, ...]
+
+    @property
+    def digest(self) -> Digest:
+        return self.manifests[0].digest
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository. ``tags`` are in ASCII order, as tag lists must be (distribution
+    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest."""
+
+    name: RepositoryName
+    tags: Mapping[Tag, Digest]
+    manifests: Mapping[Digest, MediaType]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every repository, by name in ASCII order: equal catalogs render to equal bytes."""
+
+    repositories: tuple[Repository, ...] = ()
+
+    def tags(self) -> dict[Reference, Digest]:
+        return {
+            (repository.name, tag): digest
+            for repository in self.repositories
+            for tag, digest in repository.tags.items()
+        }
+
+
+class CatalogBuilder:
+    """Collects tags and manifests in any order; ``catalog`` sorts them once."""
+
+    def __init__(self) -> None:
+        self._tags: dict[RepositoryName, dict[Tag, Digest]] = {}
+        self._manifests: dict[RepositoryName, dict[Digest, MediaType]] = {}
+
+    def manifest(self, name: RepositoryName, digest: Digest, media_type: MediaType) -> None:
+        self._manifests.setdefault(name, {})[digest] = media_type
+
+    def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
+        """Point ``tag`` at a manifest that is, or will be, added to the same repository."""
+        self._tags.setdefault(name, {})[tag] = digest
+
+    def catalog(self) -> Catalog:
+        return Catalog(
+            tuple(
+                Repository(
+                    name=name,
+                    tags=dict(sorted(self._tags.get(name, {}).items())),
+                    manifests=dict(sorted(manifests.items())),
+                )
+                for name, manifests in sorted(self._manifests.items())
+            )
+        )

@@ -1,0 +1,135 @@
+"""What the bytes of a manifest say: its media type and the content that it needs.
+
+Only the four media types that registries exchange are known. Serving a type that the manifest
+itself chose would let an image run as HTML on the site's own origin.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from scr_watchd.oci.names import Digest
+
+MANIFEST_BYTES = 4 * 1024 * 1024
+"""Largest manifest that is read (distribution specification, "Pushing Manifests")."""
+
+
+class MediaType(enum.Enum):
+    """The manifest types that are served (image specification, "Media Types"; Docker v2.2)."""
+
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+_INDEXES = {MediaType.DOCKER_LIST, MediaType.OCI_INDEX}
+
+
+class ManifestError(ValueError):
+    """Bytes that are no manifest we serve; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Content that a manifest refers to. ``optional`` content may be absent from the registry:
+    a layer that its publisher forbids to redistribute and that clients fetch elsewhere."""
+
+    digest: Digest
+    size: int
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A parsed manifest or index: ``manifests`` are an index's children, ``blobs`` the config
+    and layers of an image, each once, in the order of the document."""
+
+    media_type: MediaType
+    manifests: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...]
+
+
+class _RawDescriptor(msgspec.Struct, rename="camel"):
+    digest: str
+    size: int
+    media_type: str = ""
+    urls: list[str] | None = None
+
+
+class _RawManifest(msgspec.Struct, rename="camel"):
+    schema_version: int
+    media_type: str | None = None
+    config: _RawDescriptor | None = None
+    layers: list[_RawDescriptor] | None = None
+    manifests: list[_RawDescriptor] | None = None
+
+
+_decoder = msgspec.json.Decoder(_RawManifest)
+
+
+def parse(raw: bytes) -> Manifest:
+    """Read ``raw`` as one of the four manifest types, or raise ``ManifestError``.
+
+    A document without ``mediaType`` is OCI (image specification, "Image Manifest"); one that is
+    image and index at once is refused, because two clients would read two images in it.
+    """
+    document = _decode(raw)
+    if document.schema_version == 1:
+        raise ManifestError("it is a Docker schema 1 manifest, which current clients no longer pull")
+    if document.schema_version != 2:
+        raise ManifestError(f"schemaVersion is {document.schema_version}, not 2")
+    if document.manifests is not None and (document.config or document.layers is not None):
+        raise ManifestError("it has both layers and manifests: it must be an image or an index, not both")
+    media_type = _media_type(document)
+    if media_type in _INDEXES:
+        if document.manifests is None:
+            raise ManifestError("it calls itself an index but has no manifests")
+        return Manifest(media_type, _descriptors(document.manifests), ())
+    if document.manifests is not None:
+        raise ManifestError("it calls itself an image but lists manifests")
+    if document.config is None:
+        raise ManifestError("it calls itself an image but has no config")
+    return Manifest(media_type, (), _descriptors([document.config, *(document.layers or [])]))
+
+
+def _decode(raw: bytes) -> _RawManifest:
+    try:
+        return _decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"it is JSON, but no manifest: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"it is not JSON: {error}" if raw.strip() else "it is empty") from error
+    except RecursionError as error:
+        raise ManifestError("it is nested too deeply") from error
+
+
+def _media_type(document: _RawManifest) -> MediaType:
+    if document.media_type is None:
+        return MediaType.OCI_INDEX if document.manifests is not None else MediaType.OCI_MANIFEST
+    try:
+        return MediaType(document.media_type)
+    except ValueError as error:
+        raise ManifestError(f"its media type {document.media_type[:100]!a} is not served") from error
+
+
+def _descriptors(raw: list[_RawDescriptor]) -> tuple[Descriptor, ...]:
+    found: dict[Digest, Descriptor] = {}
+    for item in raw:
+        try:
+            digest = Digest.parse(item.digest)
+        except ValueError as error:
+            raise ManifestError(f"it refers to {item.digest[:100]!a}: {error}") from error
+        if item.size < 0:
+            raise ManifestError(f"the size of {digest} is {item.size}")
+        optional = bool(item.urls) and _is_foreign(item.media_type)
+        known = found.get(digest, Descriptor(digest, item.size, optional))
+        if known.size != item.size:
+            raise ManifestError(f"it gives {digest} two sizes, {known.size} and {item.size}")
+        found[digest] = Descriptor(digest, item.size, optional and known.optional)
+    return tuple(found.values())
+
+
+def _is_foreign(media_type: str) -> bool:
+    return ".foreign." in media_type or ".nondistributable." in media_type

@@ -1,0 +1,1 @@
+"""Tests with the real thing: real nginx, real files, real clients."""

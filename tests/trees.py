@@ -1,0 +1,116 @@
+"""The one builder of images trees: directories as `skopeo copy ... dir:` leaves them.
+
+make_images(root, {"alpine": {"3.20": image("a")}, "multi": {"1": index(image("b"), image("c"))}})
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """The files of a tag directory; ``raw`` is its manifest.json."""
+
+    raw: bytes
+    media_type: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.raw)
+
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """The contents that are blobs, by digest."""
+        return {
+            f"sha256:{name}": content
+            for name, content in self.files.items()
+            if not name.endswith(".json") and name != "version"
+        }
+
+    @property
+    def manifests(self) -> dict[str, bytes]:
+        """This manifest and its children, by digest."""
+        children = [content for name, content in self.files.items() if name.endswith(".manifest.json")]
+        return {digest_of(raw): raw for raw in (self.raw, *children)}
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{sha256(content).hexdigest()}"
+
+
+def image(seed: str = "x", *, media_type: str | None = OCI_MANIFEST, layers: int = 2, **extra: Any) -> Built:
+    """A small image; ``seed`` makes it unlike others, ``extra`` goes into its manifest, and a
+    ``media_type`` of ``None`` leaves that field out."""
+    docker = media_type == DOCKER_MANIFEST
+    config = json.dumps({"seed": seed, "os": "linux"}).encode()
+    contents = [config, *(f"layer {number} of {seed}".encode() for number in range(layers))]
+    kind = (
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        if docker
+        else "application/vnd.oci.image.layer.v1.tar"
+    )
+    config_kind = (
+        "application/vnd.docker.container.image.v1+json"
+        if docker
+        else "application/vnd.oci.image.config.v1+json"
+    )
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": descriptor(config, config_kind),
+        "layers": [descriptor(content, kind) for content in contents[1:]],
+        **extra,
+    }
+    if media_type is None:
+        del document["mediaType"]
+    files = {digest_of(content)[7:]: content for content in contents}
+    return Built(json.dumps(document).encode(), media_type or OCI_MANIFEST, files)
+
+
+def index(*children: Built, media_type: str | None = OCI_INDEX) -> Built:
+    """A multi-platform index (or nested indexes) with its children, as ``--all`` copies it."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [descriptor(child.raw, child.media_type) for child in children],
+    }
+    if media_type is None:
+        del document["mediaType"]
+    files: dict[str, bytes] = {}
+    for child in children:
+        files |= child.files
+        files[f"{child.digest[7:]}.manifest.json"] = child.raw
+    return Built(json.dumps(document).encode(), media_type or OCI_INDEX, files)
+
+
+def descriptor(content: bytes, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+
+
+def write_image(directory: Path, built: Built) -> Path:
+    """Write the files of ``built`` into ``directory``, the manifest last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "version").write_text("Directory Transport Version: 1.1\n")
+    for name, content in built.files.items():
+        (directory / name).write_bytes(content)
+    (directory / "manifest.json").write_bytes(built.raw)
+    return directory
+
+
+def make_images(root: Path, repositories: Mapping[str, Mapping[str, Built]]) -> Path:
+    """A tree ``root`` with ``NAME/TAG`` directories; returns ``root``."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, tags in repositories.items():
+        for tag, built in tags.items():
+            write_image(root / name / tag, built)
+    return root

@@ -1,0 +1,1 @@
+"""Reads the images tree. Writes nothing, starts nothing, knows nothing of nginx."""

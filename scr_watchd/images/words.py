@@ -1,0 +1,24 @@
+"""Words for Problems: paths that a terminal can show, and commands that a shell can run."""
+
+import os
+import re
+import shlex
+
+_SAFE = re.compile(r"[ -~]*")
+
+
+def printable(text: str) -> str:
+    r"""``text`` as one line of ASCII: anything else, bytes that are no UTF-8 too, as ``\xNN``."""
+    if _SAFE.fullmatch(text) and "\\" not in text:
+        return text
+    return "".join(
+        chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in os.fsencode(text)
+    )
+
+
+def shell(text: str) -> str:
+    """``text`` as one word of a shell command, printable."""
+    if _SAFE.fullmatch(text):
+        return shlex.quote(text)
+    escaped = printable(text).replace("'", "\\'")
+    return f"$'{escaped}'"

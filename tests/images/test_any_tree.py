@@ -1,0 +1,138 @@
+"""Whatever lies in the tree: a scan never raises, and says nothing but what is so."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scr_watchd.files import ANYBODY
+from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from tests.trees import Built, image, index, make_images, write_image
+
+ONE_LINE = re.compile(r"[ -~]+")
+modest = settings(max_examples=100, deadline=None, database=None)
+
+
+class Link(bytes):
+    """The text of a symbolic link."""
+
+
+Node = Built | Link | bytes | Mapping[bytes, Any]
+
+names = st.one_of(
+    st.sampled_from(
+        [b"a", b"b", b"1", b"a:1", b"B", b"manifest.json", b"oci-layout", b"x@sha256:0", b".new"]
+    ),
+    st.binary(min_size=1, max_size=20).map(lambda raw: raw.replace(b"\0", b"0").replace(b"/", b":")),
+).filter(lambda name: name not in {b".", b".."})
+images = st.sampled_from([image("1"), image("2"), index(image("1"), image("2"))])
+links = st.one_of(st.sampled_from([b".", b"..", b"../a", b"a/1", b"/", b"/etc/passwd", b"a:1"]), names).map(
+    Link
+)
+trees: st.SearchStrategy[Node] = st.recursive(
+    st.one_of(images, links, st.binary(max_size=20)),
+    lambda below: st.dictionaries(names, below, max_size=4),
+    max_leaves=12,
+)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values, max_size=3),
+    max_leaves=6,
+)
+
+
+def plant(path: bytes, node: Node) -> None:
+    match node:
+        case Built():
+            write_image(Path(os.fsdecode(path)), node)
+        case Link():
+            os.symlink(node, path)
+        case bytes():
+            Path(os.fsdecode(path)).write_bytes(node)
+        case _:
+            os.makedirs(path, exist_ok=True)
+            for name, below in node.items():
+                plant(path + b"/" + name, below)
+
+
+def check(root: Path) -> Scan:
+    """Scan ``root``, and hold every word of the result against the tree."""
+    scanner = Scanner(root, reader=ANYBODY)
+    found = scanner.full()
+    for each in found.images:
+        assert RepositoryName.parse(each.repository) == each.repository
+        assert each.tag is None or Tag.parse(each.tag) == each.tag
+        directory = root / each.path
+        assert directory.resolve() == Path(os.path.realpath(root), each.path)
+        for manifest in each.manifests:
+            content = (directory / manifest.file).read_bytes()
+            assert manifest.digest == f"sha256:{sha256(content).hexdigest()}"
+            assert manifest.size == len(content)
+        for blob in each.blobs:
+            assert (directory / Digest.parse(blob.digest).hex).lstat().st_size == blob.size
+    for problem in found.problems:
+        for text in (problem.path, problem.reason, problem.remedy):
+            assert ONE_LINE.fullmatch(text)
+    assert len({(each.repository, each.tag or each.digest) for each in found.images}) == len(found.images)
+    for again in (scanner.light(), scanner.full()):
+        assert again == found
+    return found
+
+
+@modest
+@given(st.dictionaries(names, trees, max_size=4))
+def test_any_tree_is_scanned(content: Mapping[bytes, Node]) -> None:
+    with TemporaryDirectory() as top:
+        plant(os.fsencode(top), content)
+        check(Path(top))
+
+
+@modest
+@given(
+    names.filter(lambda name: name != b"manifest.json" and not name.startswith((b".", b"dir-put-blob"))),
+    st.sampled_from(["{}/1", "a/{}", "{}"]),
+)
+def test_an_image_of_any_name_is_served_or_a_problem(name: bytes, place: str) -> None:
+    with TemporaryDirectory() as top:
+        write_image(Path(top, place.format(os.fsdecode(name))), image())
+        found = check(Path(top))
+        assert len(found.images) + len(found.problems) == 1
+
+
+@modest
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_as_a_manifest_are_a_problem_beside_an_image(raw: bytes) -> None:
+    with TemporaryDirectory() as top:
+        root = make_images(Path(top), {"a": {"1": image("1"), "2": image("2")}})
+        (root / "a" / "1" / "manifest.json").write_bytes(raw)
+        found = check(root)
+        assert [each.path for each in found.images] == ["a/2"]
+        assert found.unfinished == {("a", "1")}
+        assert len(found.problems) == 1
+
+
+@modest
+@given(st.data())
+def test_a_manifest_with_any_value_exchanged_is_whole_or_a_problem(data: st.DataObject) -> None:
+    built = data.draw(images)
+    document = json.loads(built.raw)
+    target: Any = document
+    while isinstance(target, dict | list) and target:
+        keys = list(target) if isinstance(target, dict) else range(len(target))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(target[key], dict | list) or data.draw(st.booleans()):
+            target[key] = data.draw(json_values | st.sampled_from([image().digest, -1, 0, 2, 10**30]))
+            break
+        target = target[key]
+    with TemporaryDirectory() as top:
+        changed = Built(json.dumps(document).encode(), built.media_type, built.files)
+        found = check(make_images(Path(top), {"a": {"1": changed}}))
+        assert len(found.images) + len(found.problems) == 1

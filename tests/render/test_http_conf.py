@@ -1,0 +1,316 @@
+"""The text of http.conf: the same for equal trees, within nginx's limits, and understood by a real nginx.
+
+SCR_WATCHD_UPDATE_GOLDEN=1 pytest tests/render/test_http_conf.py   writes tests/golden/ anew; read its diff.
+"""
+
+import os
+import random
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Repository
+from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.render import quote
+from scr_watchd.render.http_conf import Rendered, initial, render, static
+from tests.nginxes import binaries
+from tests.render.site import catalog_with, serving, site, store_of
+from tests.trees import image
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+KEY_BYTES = 46  # what nginx's own map_hash_bucket_size of 64 holds
+TOKEN_BYTES = 4095
+
+
+def digest(seed: str) -> Digest:
+    return Digest(f"sha256:{sha256(seed.encode()).hexdigest()}")
+
+
+def small() -> Catalog:
+    """One of everything that is rendered in a way of its own."""
+    docker, oci, several, index = map(digest, ("docker", "oci", "list", "index"))
+    long_name = "registry.example.org/a-team/with-a-name/of-more-than-45-characters"
+    return Catalog(
+        (
+            Repository(
+                RepositoryName("alpine"),
+                {Tag("3.20"): docker, Tag("RC1"): oci, Tag("latest"): index, Tag("rc1"): several},
+                {
+                    docker: MediaType.DOCKER_MANIFEST,
+                    oci: MediaType.OCI_MANIFEST,
+                    several: MediaType.DOCKER_LIST,
+                    index: MediaType.OCI_INDEX,
+                },
+            ),
+            Repository(RepositoryName("by/digest/only"), {}, {oci: MediaType.OCI_MANIFEST}),
+            Repository(
+                RepositoryName(long_name),
+                {Tag(f"sha256-{digest('signed').hex}.sig"): oci, Tag("V" * 41): oci, Tag("v" * 41): docker},
+                {oci: MediaType.OCI_MANIFEST, docker: MediaType.DOCKER_MANIFEST},
+            ),
+        )
+    )
+
+
+def text(rendered: Rendered) -> str:
+    return rendered.files["http.conf"].decode()
+
+
+def maps(rendered: Rendered) -> str:
+    """The part of http.conf that depends on the tree."""
+    return text(rendered).replace(static("http.conf").decode(), "# (the same for every tree)\n")
+
+
+# -- golden files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "rendered"),
+    [
+        ("small.http.conf", render(small(), store="/var/lib/scr-watchd/store")),
+        ("closed.http.conf", render(small(), store="/srv/an odd 'store'", list_repositories=False)),
+        ("empty.http.conf", render(Catalog(), store="/var/lib/scr-watchd/store")),
+    ],
+)
+def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) -> None:
+    found = maps(rendered).replace(rendered.id, "(the id)")
+    if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(found)
+    assert found == (GOLDEN / name).read_text()
+
+
+# -- identity ------------------------------------------------------------------------------------------
+
+
+def test_equal_catalogs_have_equal_bytes_in_whatever_order_they_were_found() -> None:
+    entries = [(f"group/{name}", f"{tag}", b"%d" % tag) for name in "abc" for tag in range(20)]
+    first = render(catalog_with(entries), store="/store")
+    for seed in range(5):
+        shuffled = entries.copy()
+        random.Random(seed).shuffle(shuffled)
+        again = render(catalog_with(shuffled), store="/store")
+        assert (again.id, again.files) == (first.id, first.files)
+
+
+def test_the_id_changes_with_whatever_is_served() -> None:
+    base = [("alpine", "1", b"one"), ("alpine", "2", b"two")]
+    catalogs = [
+        base,
+        [*base, ("alpine", "3", b"one")],
+        [*base, ("debian", "1", b"one")],
+        [("alpine", "1", b"two"), ("alpine", "2", b"one")],
+        [("alpine", "1", b"one"), ("alpine", "2", b"one")],
+        [("alpine", "1", b"one"), ("alpine", "l", b"two")],
+        [("alpin3", "1", b"one"), ("alpin3", "2", b"two")],
+        base[:1],
+        [],
+    ]
+    rendered = [
+        *(render(catalog_with(each), store="/store") for each in catalogs),
+        render(catalog_with(base), store="/elsewhere"),
+        render(catalog_with(base), store="/store", list_repositories=False),
+        render(_retyped(catalog_with(base)), store="/store"),
+        initial(),
+    ]
+    assert len({each.id for each in rendered}) == len(rendered)
+
+
+def _retyped(catalog: Catalog) -> Catalog:
+    builder = CatalogBuilder()
+    for repository in catalog.repositories:
+        for each in repository.manifests:
+            builder.manifest(repository.name, each, MediaType.DOCKER_MANIFEST)
+        for tag, each in repository.tags.items():
+            builder.tag(repository.name, tag, each)
+    return builder.catalog()
+
+
+def test_the_id_is_a_word_that_can_be_a_directory_and_is_what_nginx_answers() -> None:
+    rendered = render(small(), store="/store")
+    assert re.fullmatch(r"[0-9a-f]{16}", rendered.id)
+    assert f"map '' $scr_generation {{ default {rendered.id}; }}\n" in text(rendered)
+    assert re.fullmatch(r"initial-[0-9a-f]{16}", initial().id)
+
+
+def test_an_index_and_its_tag_may_share_a_manifest_with_other_tags() -> None:
+    """A digest is in a map once, however many tags lead to it."""
+    rendered = render(catalog_with([("a", str(tag), b"same") for tag in range(10)]), store="/store")
+    key = sha256(b"same").hexdigest()[:32]
+    assert text(rendered).count(f"'{key}@") == 1
+
+
+def test_manifests_whose_digests_begin_alike_are_told_apart() -> None:
+    """Nobody will ever find two; the maps must not depend on it."""
+    alike = {
+        Digest(f"sha256:{'a' * 32}{end * 32}"): media_type
+        for end, media_type in zip("bcde", MediaType, strict=True)
+    }
+    rendered = text(render(Catalog((Repository(RepositoryName("alike"), {}, alike),)), store="/store"))
+    entries = " ".join(f"{_number(media_type)}:{each.hex[32:]}" for each, media_type in alike.items())
+    assert f"'{'a' * 32}@0' '{entries}';\n" in rendered
+
+
+def _number(media_type: MediaType) -> str:
+    (found,) = re.findall(
+        rf"^ +(\d) {re.escape(media_type.value)};$", static("http.conf").decode(), re.MULTILINE
+    )
+    return str(found)
+
+
+# -- nginx's limits ------------------------------------------------------------------------------------
+
+
+def keys(rendered: Rendered) -> list[str]:
+    """The keys of the maps that depend on the tree."""
+    return re.findall(r"^'([^']*)' '?[^']*'?;$", maps(rendered), re.MULTILINE)
+
+
+def tokens(rendered: Rendered) -> list[str]:
+    return re.findall(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s;{}'\"]+", maps(rendered))
+
+
+def large() -> Catalog:
+    """Names and tags of every length, many of them, and long lists."""
+    wide = [
+        (f"{'n' * 37}/{number:05d}" + "x" * (number % 210), f"T{'ag' * 20}", b"") for number in range(5000)
+    ]
+    signed = [("signed", f"sha256-{sha256(b'%d' % number).hexdigest()}.sig", b"") for number in range(2000)]
+    tall = [("tall", f"{number:0{1 + number % 128}d}", b"") for number in range(5000)]
+    return catalog_with([*wide, *signed, *tall])
+
+
+def test_no_key_needs_larger_buckets_and_no_token_larger_buffers_than_nginx_has() -> None:
+    rendered = render(large(), store="/store")
+    assert len(keys(rendered)) > 20_000
+    assert max(map(len, keys(rendered))) <= KEY_BYTES
+    assert max(map(len, tokens(rendered))) <= TOKEN_BYTES
+
+
+@pytest.mark.parametrize("length", [1, 38, 39, 40, 41, 45, 46, 47, 76, 77, 114, 115, 128])
+def test_keys_of_every_length_fit(length: int) -> None:
+    entries = [("n" * length, "t" * length, b""), ("N".lower() * length + "/x", "T" * length, b"")]
+    rendered = render(catalog_with(entries), store="/store")
+    assert max(map(len, keys(rendered))) <= KEY_BYTES
+
+
+# -- quoting -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [
+        pytest.param("/var/lib/store", "'/var/lib/store'", id="plain"),
+        pytest.param("/a b;{}#", "'/a b;{}#'", id="what nginx reads"),
+        pytest.param("/it's", r"'/it\'s'", id="apostrophe"),
+        pytest.param('/a"b', "'/a\"b'", id="quotation mark"),
+        pytest.param("/a\\b", r"'/a\\b'", id="backslash"),
+        pytest.param("/a\\", r"'/a\\'", id="backslash at the end"),
+        pytest.param("/é/\udcff", "'/é/\udcff'", id="any bytes"),
+    ],
+)
+def test_a_path_is_one_token(path: str, quoted: str) -> None:
+    assert quote.path(path) == quoted
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/a$b", id="dollar"),
+        pytest.param("/a${b}", id="variable"),
+        pytest.param("/a\nb", id="line break"),
+        pytest.param("/a\tb", id="tab"),
+        pytest.param("/a\0b", id="NUL"),
+        pytest.param("/a\x7fb", id="delete"),
+        pytest.param("/" + "a" * 3900, id="too long"),
+        pytest.param("/" + "'" * 2000, id="too long with its backslashes"),
+        pytest.param("/" + "é" * 2000, id="too long in bytes"),
+    ],
+)
+def test_a_path_that_nginx_cannot_be_told_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="nginx"):
+        quote.path(path)
+    with pytest.raises(ValueError, match="nginx"):
+        render(Catalog(), store=path)
+
+
+@pytest.mark.parametrize("program", binaries())
+@pytest.mark.parametrize(
+    "name",
+    ['it\'s a "b" {c}; #d ~e é\udcff', "back\\slash\\", "~^default", "\\n"],
+)
+def test_nginx_finds_the_store_wherever_it_lies(tmp_path: Path, program: object, name: str) -> None:
+    built = image("odd")
+    assert callable(program)
+    with site(tmp_path / name, {"alpine": {"1": built}}, program=str(program())) as running:
+        assert running.get("/v2/alpine/manifests/1").body == built.raw
+        for blob, content in built.blobs.items():
+            assert running.get(f"/v2/alpine/blobs/{blob}").body == content
+
+
+# -- any tree ------------------------------------------------------------------------------------------
+
+LETTERS = "abcxyz0189"
+parts = st.text(LETTERS, min_size=1, max_size=60)
+separators = st.sampled_from([".", "_", "__", "-", "--", "/", "/", "/"])
+names = (
+    st.lists(st.tuples(parts, separators), min_size=1, max_size=8)
+    .map(lambda pieces: "".join(part + separator for part, separator in pieces) + "end")
+    .filter(lambda name: len(name) <= 255)
+)
+some_tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", fullmatch=True)
+trees = st.dictionaries(names, st.lists(some_tags, min_size=1, max_size=12), max_size=12)
+CONTENTS = [f"manifest {number}".encode() for number in range(5)]
+
+
+def entries_of(tree: Mapping[str, list[str]]) -> dict[tuple[str, str], bytes]:
+    """Every tag of ``tree`` and, for some, another one that differs in case or length only."""
+    near = {
+        (name, tag)
+        for name, tags in tree.items()
+        for each in tags
+        for tag in (each, each.swapcase(), (each + "x")[:128])
+    }
+    return {key: CONTENTS[index % len(CONTENTS)] for index, key in enumerate(sorted(near))}
+
+
+@given(tree=trees)
+@settings(max_examples=40, deadline=None)
+def test_any_tree_stays_within_the_limits(tree: Mapping[str, list[str]]) -> None:
+    entries = entries_of(tree)
+    rendered = render(catalog_with([(*key, content) for key, content in entries.items()]), store="/store")
+    assert max(map(len, keys(rendered)), default=0) <= KEY_BYTES
+    assert max(map(len, tokens(rendered))) <= TOKEN_BYTES
+    folded = [key.lower() for key in keys(rendered)]
+    assert not re.search(r"[^a-z0-9.:=@_/-]", "".join(folded)), "a key that needs more than quotes"
+
+
+@pytest.mark.parametrize("program", binaries())
+@given(tree=trees)
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+def test_nginx_finds_every_name_and_tag_and_nothing_beside_them(
+    tmp_path_factory: pytest.TempPathFactory, program: object, tree: Mapping[str, list[str]]
+) -> None:
+    entries = entries_of(tree)
+    store = store_of(tmp_path_factory.mktemp("store"), CONTENTS)
+    catalog = catalog_with([(*key, content) for key, content in entries.items()])
+    assert callable(program)
+    with serving(catalog, store=store, program=str(program()), http="include http.conf;") as running:
+        for (name, tag), content in entries.items():
+            assert running.get(f"/v2/{name}/manifests/{tag}").body == content, (name, tag)
+        for name, tag in entries:
+            for other in (name, tag.lower()), (name, tag[:-1]), (name[:38], tag), (name[:-1], tag):
+                if all(other) and other not in entries:
+                    assert running.get("/v2/{}/manifests/{}".format(*other)).status in (400, 404), other
+        assert running.get("/v2/_catalog").json() == {"repositories": sorted({name for name, _ in entries})}
+        for repository in catalog.repositories:
+            found = running.get(f"/v2/{repository.name}/tags/list").json()
+            assert found == {"name": repository.name, "tags": list(repository.tags)}

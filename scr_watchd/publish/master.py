@@ -1,0 +1,196 @@
+"""The nginx that serves, as a row of the process table: find its master, signal it, see it reload.
+
+`nginx -s reload` and a HUP succeed before anything has happened, and go on succeeding when nginx
+refuses the configuration. What proves a reload is a new worker of the same master, started after
+the signal, with every old one gone or on its way out.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scr_watchd.files import Reader
+
+_POLL_SECONDS = 0.02
+_TITLE = re.compile(r"[a-z]+: (master|worker) process(?P<rest>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process; ``started`` (clock ticks since boot) tells it from a later one with its number."""
+
+    pid: int
+    started: int
+
+
+class NotRunningError(Exception):
+    """There is no nginx to signal; the text says how that was found out."""
+
+
+class NotPermittedError(Exception):
+    """There is an nginx, and this process may not signal it; the text says which."""
+
+
+def by_pid_file(path: Path) -> Process:
+    """The master that ``path`` names. Raises ``NotRunningError`` also if the file is empty, as
+    `nginx -t` leaves it, or names a process that is no nginx master."""
+    try:
+        text = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        raise NotRunningError(f"nginx does not run (there is no pid file {path})") from None
+    except OSError as error:
+        raise NotRunningError(f"the pid file {path} cannot be read: {error.strerror}") from error
+    if not text.isdecimal():
+        raise NotRunningError(f"nginx does not run (the pid file {path} holds no process number)")
+    pid = int(text)
+    if _role(pid) != "master":
+        raise NotRunningError(
+            f"nginx does not run (process {pid}, of the pid file {path}, is no nginx master)"
+        )
+    return Process(pid, _stat(pid)[1])
+
+
+def by_process_table() -> Process:
+    """The only nginx master there is. Raises ``NotRunningError`` if there are none or several."""
+    masters = [pid for pid in _pids() if _role(pid) == "master"]
+    masters = [pid for pid in masters if _stat(pid)[0] not in masters]  # not its upgraded child
+    match masters:
+        case [pid]:
+            return Process(pid, _stat(pid)[1])
+        case []:
+            raise NotRunningError("nginx does not run (no process is an nginx master)")
+        case _:
+            numbers = ", ".join(map(str, masters))
+            raise NotRunningError(f"there are several nginx masters ({numbers}): set nginx_pid_file")
+
+
+def workers(master: Process) -> dict[Process, bool]:
+    """The workers of ``master``, each with whether it is shutting down."""
+    found = {}
+    for pid in _pids():
+        try:
+            parent, started = _stat(pid)
+            title = _TITLE.fullmatch(_command(pid)) if parent == master.pid else None
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if title and title[1] == "worker":
+            found[Process(pid, started)] = "shutting down" in title["rest"]
+    return found
+
+
+def working_in(directory: Path) -> list[Process]:
+    """Every nginx process, masters first, whose working directory is ``directory``."""
+    found = []
+    for pid in _pids():
+        try:
+            role = _role(pid)
+            if role and os.path.samefile(f"/proc/{pid}/cwd", directory):
+                found.append((role, Process(pid, _stat(pid)[1])))
+        except OSError:
+            continue  # it ended meanwhile, or is another user's and so not ours
+    return [process for _, process in sorted(found, key=lambda each: each[0])]
+
+
+def worker_user(master: Process) -> Reader | None:
+    """Whom the workers of ``master`` run as; ``None`` if there are none, or none may be seen."""
+    for worker in workers(master):
+        try:
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+        except OSError:
+            continue
+        ids = {
+            key: [int(each) for each in value.split()]
+            for key, value in re.findall(r"^(Uid|Gid|Groups):(.*)$", status, re.MULTILINE)
+        }
+        return Reader(ids["Uid"][1], frozenset({ids["Gid"][1], *ids["Groups"]}))
+    return None
+
+
+def hang_up(master: Process) -> None:
+    """Tell ``master`` to read its configuration again."""
+    send(master, signal.SIGHUP)
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Signal exactly ``process``. Raises ``NotRunningError`` or ``NotPermittedError``."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        raise NotRunningError(f"nginx (process {process.pid}) has ended") from None
+    try:
+        if _stat(process.pid)[1] != process.started:
+            raise NotRunningError(f"nginx (process {process.pid}) has ended")
+        signal.pidfd_send_signal(descriptor, number)
+    except (FileNotFoundError, ProcessLookupError):
+        raise NotRunningError(f"nginx (process {process.pid}) has ended") from None
+    except PermissionError:
+        owner = os.stat(f"/proc/{process.pid}").st_uid
+        raise NotPermittedError(
+            f"user {os.geteuid()} may not signal nginx (process {process.pid} of user {owner}): run "
+            "scr-watchd as that user or as root, or set reload to command or none"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_reload(
+    master: Process, before: set[Process], *, seconds: float, progress: Callable[[], None]
+) -> str:
+    """Wait until the workers of ``master`` are new ones; ``before`` were there before the signal.
+
+    Returns an empty text once no worker of ``before`` takes requests and a new one does, else, after
+    ``seconds``, what is still missing.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        now = workers(master)
+        if not alive(master):
+            return f"nginx (process {master.pid}) ended"
+        new = [worker for worker, leaving in now.items() if worker not in before and not leaving]
+        old = [worker.pid for worker, leaving in now.items() if worker in before and not leaving]
+        if new and not old:
+            return ""
+        if time.monotonic() >= deadline:
+            return (
+                f"nginx started no new worker within {seconds:g} s: it refused the reload, and its "
+                "error log says why"
+                if not new
+                else f"old workers of nginx go on answering ({', '.join(map(str, old))})"
+            )
+        progress()
+        time.sleep(_POLL_SECONDS)
+
+
+def alive(process: Process) -> bool:
+    """Whether ``process`` still runs; a zombie, which nobody has waited for, does not."""
+    try:
+        return _stat(process.pid)[1] == process.started and _command(process.pid) != ""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _role(pid: int) -> str:
+    try:
+        title = _TITLE.fullmatch(_command(pid))
+    except OSError:
+        return ""
+    return title[1] if title else ""
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("ascii", "replace")
+
+
+def _stat(pid: int) -> tuple[int, int]:
+    """The parent and the start time (proc_pid_stat(5), fields 4 and 22)."""
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    fields = text.rpartition(")")[2].split()
+    return int(fields[1]), int(fields[19])

@@ -1,0 +1,238 @@
+"""The nginx program: what it is, what it says about a configuration. The only subprocesses.
+
+The process that serves is another matter: see master.py.
+"""
+
+import grp
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import make_directory
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """An nginx binary and what it was built with."""
+
+    path: str
+    version: tuple[int, ...]
+    arguments: Mapping[str, str]
+
+    @property
+    def config(self) -> Path:
+        return Path(self.arguments.get("--conf-path", "/etc/nginx/nginx.conf"))
+
+    @property
+    def pid_file(self) -> Path:
+        return Path(self.arguments.get("--pid-path", "/run/nginx.pid"))
+
+    @property
+    def has_pcre_jit(self) -> bool:
+        return "--with-pcre-jit" in self.arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """nginx's own words about a configuration that it refuses."""
+
+    words: str
+
+
+class NginxError(Exception):
+    """nginx could not be asked: it is missing, hangs or may not do what the test needs."""
+
+
+def inspect(path: str) -> Nginx:
+    """Ask the binary ``path`` (a name is looked up in PATH) what it is, by ``nginx -V``.
+
+    Raises ``ScrWatchdError`` if there is no such program, or if it is no nginx.
+    """
+    found = shutil.which(path)
+    if found is None:
+        raise ScrWatchdError(
+            f"there is no nginx: {path!r} is not a program",
+            hint="install nginx (apt-get install nginx-light, or pip install 'scr-watchd[nginx]'), "
+            "or name it with --nginx",
+        )
+    _, output = _run([found, "-V"], seconds=10)
+    version = re.search(r"version: [^/\n]+/(\d+)\.(\d+)\.(\d+)", output)
+    if version is None:
+        raise ScrWatchdError(
+            f"{found} is not nginx: it does not answer -V", hint="name nginx's program with --nginx"
+        )
+    arguments = re.findall(r"(--[a-z0-9_-]+)(?:=('[^']*'|\S+))?", output)
+    return Nginx(found, tuple(map(int, version.groups())), dict(arguments))
+
+
+def check(
+    nginx: Nginx, generation: Path, *, scratch: Path, seconds: float, progress: Callable[[], None]
+) -> Refusal | None:
+    """Have nginx read the generation with nothing else around it; ``None`` if it accepts.
+
+    ``scratch`` is a directory of ours that is emptied. Raises ``NginxError`` if there is no answer
+    within ``seconds``.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    make_directory(scratch)
+    config = template(
+        "check.conf",
+        USER=user_directive(os.geteuid()),
+        TEMP_PATHS=temp_paths(nginx, scratch),
+        GENERATION=inside_quotes(generation),
+    )
+    (scratch / "check.conf").write_bytes(config)
+    return _test(
+        nginx,
+        ["-p", str(scratch), "-c", str(scratch / "check.conf")],
+        seconds=seconds,
+        progress=progress,
+        directory=scratch,
+    )
+
+
+def check_site(nginx: Nginx, config: Path, *, seconds: float, progress: Callable[[], None]) -> Refusal | None:
+    """Have nginx read the site's own configuration; ``None`` if it accepts.
+
+    Raises ``NginxError`` if there is no answer within ``seconds``, or if this process lacks a
+    permission that the test needs, so that the answer says nothing about the configuration.
+    """
+    refusal = _test(nginx, ["-c", str(config)], seconds=seconds, progress=progress)
+    if refusal is not None and re.search(r"\((?:1|13|30): ", refusal.words):  # EPERM, EACCES, EROFS
+        raise NginxError(f"nginx -t may not do here what nginx does: {refusal.words}")
+    return refusal
+
+
+def includes(nginx: Nginx, config: Path, text: str, *, seconds: float, progress: Callable[[], None]) -> bool:
+    """Whether ``text`` stands anywhere in what nginx reads beginning with ``config``."""
+    status, output = _run([nginx.path, "-T", "-q", "-c", str(config)], seconds=seconds, progress=progress)
+    return status != 0 or text in output  # a refused configuration is told of elsewhere
+
+
+def pid_file_of(nginx: Nginx, config: Path) -> Path:
+    """The pid file that ``config`` names, else the one that the binary was built with."""
+    try:
+        text = config.read_text(errors="surrogateescape")
+    except OSError:
+        return nginx.pid_file
+    found = re.search(r"^\s*pid\s+[\"']?([^\s;\"']+)", text, re.MULTILINE)
+    return Path(found[1]) if found and found[1].startswith("/") else nginx.pid_file
+
+
+def run_reload_command(command: Iterable[str], *, seconds: float, progress: Callable[[], None]) -> None:
+    """Run the operator's own way to reload nginx; raise ``NginxError`` with its words if it fails."""
+    argv = list(command)
+    try:
+        status, output = _run(argv, seconds=seconds, progress=progress)
+    except OSError as error:
+        raise NginxError(f"{argv[0]} cannot be run: {error.strerror}") from error
+    if status != 0:
+        raise NginxError(f"{' '.join(argv)} failed with status {status}: {output.strip()}")
+
+
+# -- configuration files of our own ----------------------------------------------------------------
+
+
+def template(name: str, **words: str) -> bytes:
+    """This package's nginx file ``name`` with its ``@WORDS@`` filled in."""
+    text = _text(name)
+    for word, value in words.items():
+        text = text.replace(f"@{word}@", value)
+    return text.encode("utf-8", "surrogateescape")
+
+
+@cache
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text()
+
+
+def temp_paths(nginx: Nginx, directory: Path) -> str:
+    """Directives that keep nginx's temporary files in ``directory``, for whatever it was built with
+    absolute paths for; the rest is relative to its prefix already."""
+    return "\n    ".join(
+        f'{name}_temp_path "{inside_quotes(directory / name)}";'
+        for argument in nginx.arguments
+        if (name := _temp_name(argument))
+    )
+
+
+def _temp_name(argument: str) -> str:
+    found = re.fullmatch(r"--http-([a-z-]+)-temp-path", argument)
+    return found[1].replace("-", "_") if found else ""
+
+
+def user_directive(uid: int) -> str:
+    """The ``user`` line for workers that run as ``uid``; only root can choose, so none for others."""
+    if os.geteuid() != 0:
+        return ""
+    entry = pwd.getpwuid(uid)
+    return f"user {entry.pw_name} {grp.getgrgid(entry.pw_gid).gr_name};"
+
+
+def inside_quotes(path: Path) -> str:
+    """``path`` as it stands between double quotes in an nginx file."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+# -- running it ------------------------------------------------------------------------------------
+
+
+def _test(
+    nginx: Nginx,
+    arguments: list[str],
+    *,
+    seconds: float,
+    progress: Callable[[], None],
+    directory: Path | None = None,
+) -> Refusal | None:
+    quiet = ["-e", "stderr"] if nginx.version >= (1, 19, 5) else []
+    status, output = _run(
+        [nginx.path, "-t", "-q", *quiet, *arguments],
+        seconds=seconds,
+        progress=progress,
+        directory=directory,
+    )
+    return None if status == 0 else Refusal(_words(output))
+
+
+def _words(output: str) -> str:
+    """nginx's messages without time stamps and the closing line that says no more than "failed"."""
+    stamp = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \S+ (?=\[))|(?<=\]) \d+#\d+:")
+    lines = [stamp.sub("", line) for line in output.splitlines()]
+    telling = [line for line in lines if line and not line.endswith("test failed")]
+    return "\n".join(telling or lines)
+
+
+def _run(
+    argv: list[str],
+    *,
+    seconds: float,
+    progress: Callable[[], None] = lambda: None,
+    directory: Path | None = None,
+) -> tuple[int, str]:
+    """Run ``argv`` to its end and return its status and output, or end it after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory
+    ) as process:
+        while True:
+            try:
+                output, _ = process.communicate(timeout=_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                progress()
+                if time.monotonic() < deadline:
+                    continue
+                process.kill()
+                raise NginxError(f"{' '.join(argv)} gave no answer for {seconds:g} s") from None
+            return process.returncode, output.decode("utf-8", "replace")

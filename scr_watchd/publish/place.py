@@ -1,0 +1,132 @@
+"""Chooses where the store lies: hard links need it on the mount of the images."""
+
+import fcntl
+import os
+import stat
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import make_directory
+from scr_watchd.settings import can_be_included
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """Where the store is, how nginx sees the root and the store, and why links are hard or not.
+
+    ``obstacle`` is empty where hard links work; else what stands in their way, as a clause.
+    """
+
+    path: Path
+    seen_as: str
+    root_seen_as: str
+    obstacle: str
+
+    @property
+    def hard_links(self) -> bool:
+        return not self.obstacle
+
+
+def choose(
+    *, root: Path, state: Path, store: Path | None, server_root: str | None, ours: Container[Path] = ()
+) -> StorePlace:
+    """The configured ``store``, or the first place of STATE/store and ROOT/.scr-watchd/store where a
+    hard link to a file of ``root`` can be made and which no other daemon has, or STATE/store with
+    symbolic links. ``ours`` are the stores that this process has locked."""
+    seen_root = server_root or os.path.realpath(root)
+    inside = root / ".scr-watchd" / "store"
+    if store is not None:
+        return _place(store, root, seen_root, _obstacle(root, store))
+    outside = state / "store"
+    first = _obstacle(root, outside)
+    if (
+        first
+        and can_be_included(str(inside))
+        and not _obstacle(root, inside)
+        and (inside in ours or not _is_taken(inside))
+    ):
+        return _place(inside, root, seen_root, "")
+    return _place(outside, root, seen_root, first)
+
+
+def lock(store: Path) -> int:
+    """Be the only one who prunes ``store``; the descriptor that comes back holds the lock.
+
+    Raises ``ScrWatchdError`` if another daemon has it: two state directories with one store would
+    remove each other's files.
+    """
+    make_directory(store)
+    descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ScrWatchdError(
+            f"another scr-watchd uses the store {store}", hint="give this one its own with --store"
+        ) from error
+    return descriptor
+
+
+def _is_taken(store: Path) -> bool:
+    try:
+        os.close(lock(store))
+    except ScrWatchdError:
+        return True
+    return False
+
+
+def _place(store: Path, root: Path, seen_root: str, obstacle: str) -> StorePlace:
+    real, real_root = os.path.realpath(store), os.path.realpath(root)
+    below = os.path.relpath(real, real_root)
+    seen = real if below.startswith("..") else f"{seen_root}/{below}"
+    return StorePlace(store, seen, seen_root, obstacle)
+
+
+def _obstacle(root: Path, store: Path) -> str:
+    """Why no hard link can be made from ``root`` to ``store``; tried, because bind mounts of one file
+    system look alike and are not."""
+    if _file_system(root) == "overlay":
+        return f"{root} lies on an overlay file system, where a hard link copies the file"
+    sample = _sample(root)
+    temporary = None
+    try:
+        if sample is None:
+            temporary = sample = root / f".scr-watchd-probe-{os.getpid()}"
+            temporary.touch()
+        make_directory(store)
+        probe = store / f".probe-{os.getpid()}"
+        try:
+            os.link(sample, probe, follow_symlinks=False)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return f"a hard link from {root} to {store} fails: {error.strerror}"
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return ""
+
+
+def _sample(root: Path) -> Path | None:
+    """Some regular file of the tree, found without reading much of it."""
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            path = Path(directory, name)
+            if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
+                return path
+    return None
+
+
+def _file_system(path: Path) -> str:
+    """The type of the mount that ``path`` is on, as in /proc/self/mountinfo (proc(5))."""
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].encode("ascii", "surrogateescape").decode("unicode_escape")
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind

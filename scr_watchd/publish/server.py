@@ -1,0 +1,173 @@
+"""An nginx of our own, as a child: what `serve` runs."""
+
+import contextlib
+import math
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import make_directory, write_atomically
+from scr_watchd.publish import master
+from scr_watchd.publish.master import NotRunningError, Process
+from scr_watchd.publish.nginx import Nginx, inside_quotes, temp_paths, template, user_directive
+
+_START_SECONDS = 10.0
+# Downloads may end for a while; `docker stop` waits 10 s for all of us.
+_STEPS = ((signal.SIGQUIT, 2.5), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.5))
+_BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and what to write after `docker pull`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """``[HOST:]PORT``; raise ``ValueError`` for anything else. Without HOST this machine only."""
+        host, colon, port = text.rpartition(":")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!a} is not [HOST:]PORT")
+        host = host.strip("[]") if colon and host else "127.0.0.1"
+        if not host.replace(".", "").replace(":", "").replace("-", "").isalnum():
+            raise ValueError(f"{host!a} is not a host")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def reachable(self) -> str:
+        """The address by which a client on this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)  # noqa: S104 - read, not bound
+        return f"{host}:{self.port}" if host else str(self)
+
+    def obstacle(self) -> str:
+        """Why nobody can listen here now; empty if one can."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+                probe.listen()
+            except OSError as error:
+                return error.strerror or str(error)
+        return ""
+
+
+class Server:
+    """An nginx in ``directory`` that serves the generation behind ``current``.
+
+    ``worker_uid`` is whom its workers run as if we are root.
+    """
+
+    def __init__(self, nginx: Nginx, directory: Path, *, current: Path, worker_uid: int) -> None:
+        self._nginx = nginx
+        self._directory = directory
+        self._current = current
+        self._worker_uid = worker_uid
+        self._config = directory / "nginx.conf"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._failures = 0
+        self._started_at = -math.inf
+        self.pid_file = directory / "nginx.pid"
+
+    def end_leftovers(self) -> None:
+        """End every nginx that works in our directory: what a killed predecessor left behind, or
+        workers that outlived their master. Either would keep the port."""
+        if self._directory.is_dir():
+            for process in master.working_in(self._directory):
+                _end(process)
+        self.pid_file.unlink(missing_ok=True)
+
+    def start(self, address: Address) -> None:
+        """Start nginx and wait until it answers. Raises ``ScrWatchdError`` if it does not."""
+        make_directory(self._directory)
+        write_atomically(
+            self._config,
+            template(
+                "serve.conf",
+                USER=user_directive(self._worker_uid),
+                PID_FILE=inside_quotes(self.pid_file),
+                PCRE_JIT="pcre_jit on;" if self._nginx.has_pcre_jit else "",
+                TEMP_PATHS=temp_paths(self._nginx, self._directory),
+                CURRENT=inside_quotes(self._current),
+                LISTEN=str(address),
+            ),
+        )
+        self._spawn()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._child is None or self._child.poll() is not None:
+                raise ScrWatchdError("nginx did not start; its own words are above")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+            time.sleep(_POLL_SECONDS)
+
+    def tend(self) -> tuple[str, float]:
+        """Start nginx again if it ended. Returns what happened, or an empty text, and when
+        (monotonic) to look again."""
+        assert self._child is not None
+        now = time.monotonic()
+        if self._child.poll() is None:
+            if self._failures and now > self._started_at + _BACK_OFF_SECONDS[-1]:
+                self._failures = 0
+            return "", math.inf
+        wait = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
+        if now < self._started_at + wait:
+            return "", self._started_at + wait
+        status = self._child.returncode
+        self._failures += 1
+        self.end_leftovers()
+        self._spawn()
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        return f"nginx ended {how}, and was started again", math.inf
+
+    def stop(self) -> None:
+        """End nginx, gracefully at first; afterwards no process of it is left."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        for number, seconds in _STEPS:
+            if child.poll() is not None:
+                break
+            child.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(seconds)
+        self.end_leftovers()
+
+    def _spawn(self) -> None:
+        quiet = ["-e", "stderr"] if self._nginx.version >= (1, 19, 5) else []
+        self._started_at = time.monotonic()
+        # A session of its own: Ctrl-C is for us, and we end it in our own time.
+        self._child = subprocess.Popen(
+            [self._nginx.path, "-p", str(self._directory), *quiet, "-c", str(self._config)],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=self._directory,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            return bool(master.workers(master.by_pid_file(self.pid_file)))
+        except NotRunningError:
+            return False
+
+
+def _end(process: Process) -> None:
+    for number, seconds in _STEPS:
+        try:
+            master.send(process, number)
+        except NotRunningError:
+            return
+        deadline = time.monotonic() + seconds
+        while master.alive(process) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)

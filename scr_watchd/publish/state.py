@@ -1,0 +1,171 @@
+"""The state directory: where everything lies, who may write it, and what was published last.
+
+STATE/lock              held by the one daemon that works here; holds its process id
+STATE/status.json       for `scr-watchd status`
+STATE/published.json    the catalog that nginx is known to serve, and its generation
+STATE/pending           the same for a generation that is switched to but not confirmed
+STATE/nginx/current     -> generations/ID/, what nginx includes
+STATE/store/            links to blobs, copies of manifests (see store.py)
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import make_directory, sync_directory, write_atomically
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder
+from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The paths of one state directory."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def published(self) -> Path:
+        return self.path / "published.json"
+
+    @property
+    def pending(self) -> Path:
+        return self.path / "pending"
+
+    @property
+    def nginx(self) -> Path:
+        return self.path / "nginx"
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+
+@contextlib.contextmanager
+def locked(state: State) -> Iterator[None]:
+    """Be the only daemon of this state directory, which is created if need be.
+
+    Raises ``ScrWatchdError`` naming the process that has it, or what is wrong with the directory.
+    """
+    try:
+        make_directory(state.path)
+        descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise ScrWatchdError(
+            f"cannot write the state directory {state.path}: {error.strerror}",
+            hint="name a directory that you may write with --state",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise ScrWatchdError(
+                f"another scr-watchd (process {holder}) works on {state.path}",
+                hint="stop that one, or give this one a state directory of its own with --state",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def running(state: State) -> int | None:
+    """The process id of the daemon that has ``state``, or ``None`` if there is none."""
+    try:
+        descriptor = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        return int(os.pread(descriptor, 20, 0) or b"0")
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+# -- what was published ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A generation and the catalog that it was rendered from."""
+
+    generation: str
+    catalog: Catalog
+
+
+class _RepositoryFile(msgspec.Struct):
+    tags: dict[str, str]
+    manifests: dict[str, str]
+
+
+class _RecordFile(msgspec.Struct):
+    generation: str
+    repositories: dict[str, _RepositoryFile]
+    format: int = 1
+
+
+def write_pending(state: State, record: Record) -> None:
+    """Note that nginx is about to be given ``record``, so that a start after a crash can go on."""
+    content = _RecordFile(
+        record.generation,
+        {
+            str(each.name): _RepositoryFile(
+                {str(tag): str(digest) for tag, digest in each.tags.items()},
+                {str(digest): media_type.value for digest, media_type in each.manifests.items()},
+            )
+            for each in record.catalog.repositories
+        },
+    )
+    write_atomically(state.pending, msgspec.json.encode(content))
+
+
+def confirm_pending(state: State) -> None:
+    """nginx answers from the pending generation: it is the published one now, in one step."""
+    state.pending.rename(state.published)
+    sync_directory(state.path)
+
+
+def read_pending(state: State) -> Record | None:
+    return _read(state.pending)
+
+
+def read_published(state: State) -> Record | None:
+    return _read(state.published)
+
+
+def _read(path: Path) -> Record | None:
+    """The record in ``path``, ``None`` if there is none; ``ValueError`` if it is damaged."""
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=_RecordFile)
+        builder = CatalogBuilder()
+        for name_text, repository in content.repositories.items():
+            name = RepositoryName.parse(name_text)
+            for digest, media_type in repository.manifests.items():
+                builder.manifest(name, Digest.parse(digest), MediaType(media_type))
+            for tag, digest in repository.tags.items():
+                builder.tag(name, Tag.parse(tag), Digest.parse(digest))
+    except FileNotFoundError:
+        return None
+    return Record(content.generation, builder.catalog())

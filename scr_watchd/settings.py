@@ -1,0 +1,245 @@
+"""One frozen Settings, from flags, environment, file and defaults, checked at the door."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from scr_watchd.errors import ConfigurationError
+
+DEFAULT_FILE = Path("/etc/scr-watchd/config.toml")
+_ENVIRONMENT = "SCR_WATCHD_"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every setting with its default; the descriptions are the help of the flags."""
+
+    root: Annotated[Path, Meta(description="the images tree")] = Path("/var/lib/scr-watchd/images")
+    state: Annotated[Path, Meta(description="where the daemon keeps what it publishes")] = Path(
+        "/var/lib/scr-watchd"
+    )
+    store: Annotated[str, Meta(description="the links that nginx serves from: auto, or a directory")] = "auto"
+    server_root: Annotated[
+        str, Meta(description="the images tree as nginx sees it, if elsewhere than here")
+    ] = ""
+    name_prefix: Annotated[str, Meta(description="goes before every repository name, e.g. mirror/")] = ""
+    catalog: Annotated[bool, Meta(description="answer /v2/_catalog with every repository")] = True
+
+    quiet_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="look again once nothing has changed for so long")
+    ] = 0.25
+    max_wait_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="look again at the latest after so long of changes")
+    ] = 2
+    watch: Annotated[
+        Literal["auto", "inotify", "poll"],
+        Meta(description="file events, or a look every two seconds; auto takes events where there are any"),
+    ] = "auto"
+
+    nginx: Annotated[str, Meta(description="nginx's program")] = "nginx"
+    nginx_config: Annotated[
+        str, Meta(description="the site's main configuration; empty: asked of nginx -V")
+    ] = ""
+    nginx_pid_file: Annotated[
+        str, Meta(description="the pid file of nginx's master; empty: from its configuration, or nginx -V")
+    ] = ""
+    nginx_user: Annotated[
+        str,
+        Meta(
+            description="who must be able to read what is published: nginx's worker user; "
+            "empty: asked of the running nginx, else everybody"
+        ),
+    ] = ""
+    nginx_test_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="longest time that nginx -t may take")
+    ] = 30
+    min_reload_seconds: Annotated[
+        float, Meta(ge=0, le=86400, description="shortest time between two reloads; the first is at once")
+    ] = 2
+    reload: Annotated[
+        Literal["signal", "process", "command", "none"],
+        Meta(
+            description="how nginx is told: a HUP by its pid file, a HUP to the only master there is, "
+            "reload_command, or not at all"
+        ),
+    ] = "signal"
+    reload_command: Annotated[
+        tuple[str, ...], Meta(description="for reload = command, e.g. systemctl reload nginx")
+    ] = ()
+    confirm: Annotated[
+        str,
+        Meta(
+            description="how a reload is proven: auto, process (the process table), none, or the site's URL"
+        ),
+    ] = "auto"
+    confirm_host: Annotated[str, Meta(description="Host header for confirm = URL")] = ""
+    confirm_ca_file: Annotated[str, Meta(description="CA certificates for confirm = URL")] = ""
+    confirm_credentials_file: Annotated[
+        str, Meta(description="a file with user:password for confirm = URL")
+    ] = ""
+    confirm_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="longest time to wait for the proof of a reload")
+    ] = 15
+
+    log_format: Annotated[
+        Literal["auto", "text", "json"], Meta(description="of the lines on standard error")
+    ] = "auto"
+
+
+NAMES = tuple(Settings.__struct_fields__)
+
+
+def load(
+    flags: Mapping[str, str],
+    environment: Mapping[str, str] = os.environ,
+    *,
+    file: Path | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and for each where its value comes from: flag > environment > file > default.
+
+    ``file`` must exist; without it the default file is read if it does. Raises
+    ``ConfigurationError`` naming the source and the setting at fault.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(NAMES, "default")
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if path is not None:
+        layers.append((str(path), _read(path)))
+    layers.append(("environment", _from_environment(environment)))
+    layers.append(("flag", flags))
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if name not in NAMES:
+                raise _unknown(name, origin)
+            values[name] = _convert(name, value, origin)
+            origins[name] = f"{_ENVIRONMENT}{name.upper()}" if origin == "environment" else origin
+    settings = Settings(**values)
+    _check(settings, origins)
+    return settings, origins
+
+
+def can_be_included(path: str) -> bool:
+    """Whether nginx can be told ``path``: it has no escape for ``$``, and takes others for a glob."""
+    return not set(path) & set("*?[]$'\"\\\n")
+
+
+def describe(name: str) -> str:
+    """What the setting is for, in one clause."""
+    for each in _metas(name):
+        if each.description:
+            return each.description
+    raise KeyError(name)
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that the setting takes, if it takes only certain words."""
+    kind = _kind(name)
+    if kind is bool:
+        return ("on", "off")
+    return tuple(get_args(kind)) if get_origin(kind) is Literal else ()
+
+
+def show(settings: Settings, origins: Mapping[str, str]) -> str:
+    """The settings as a TOML file, each with its origin."""
+    lines = []
+    for name in NAMES:
+        value = getattr(settings, name)
+        text = msgspec.json.encode(str(value) if isinstance(value, Path) else value).decode()
+        lines.append(f"{name} = {text}  # {origins[name]}")
+    return "\n".join(lines)
+
+
+_HINTS = get_type_hints(Settings, include_extras=True)
+
+
+def _metas(name: str) -> list[Meta]:
+    return [each for each in getattr(_HINTS[name], "__metadata__", ()) if isinstance(each, Meta)]
+
+
+def _kind(name: str) -> Any:
+    return get_args(_HINTS[name])[0]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="see --config") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key.removeprefix(_ENVIRONMENT).lower(): value
+        for key, value in environment.items()
+        if key.startswith(_ENVIRONMENT)
+    }
+
+
+def _convert(name: str, value: Any, origin: str) -> Any:
+    kind = _kind(name)
+    if isinstance(value, str):
+        if kind is bool and value in ("on", "off"):
+            value = value == "on"
+        elif get_origin(kind) is tuple:
+            value = value.split()
+    try:
+        return msgspec.convert(
+            value, _HINTS[name], strict=not isinstance(value, str), dec_hook=lambda kind, raw: kind(raw)
+        )
+    except (msgspec.ValidationError, TypeError) as error:
+        words = choices(name)
+        hint = f"it takes one of: {', '.join(words)}" if words else describe(name)
+        raise ConfigurationError(f"{name} (from {origin}) cannot be {value!a}: {error}", hint=hint) from error
+
+
+def _unknown(name: str, origin: str) -> ConfigurationError:
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    shown = f"{_ENVIRONMENT}{name.upper()}" if origin == "environment" else name
+    return ConfigurationError(
+        f"there is no setting {shown} (from {origin})",
+        hint=f"did you mean {near[0]}?" if near else "see scr-watchd run --help for all of them",
+    )
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    for name in ("root", "state"):
+        if not getattr(settings, name).is_absolute():
+            raise ConfigurationError(
+                f"{name} (from {origins[name]}) must be an absolute path, not {getattr(settings, name)}"
+            )
+    for name in (
+        "server_root",
+        "nginx_config",
+        "nginx_pid_file",
+        "confirm_ca_file",
+        "confirm_credentials_file",
+    ):
+        value = getattr(settings, name)
+        if value and not value.startswith("/"):
+            raise ConfigurationError(f"{name} (from {origins[name]}) must be an absolute path, not {value}")
+    if settings.store != "auto" and not settings.store.startswith("/"):
+        raise ConfigurationError(f"store must be auto or an absolute path, not {settings.store}")
+    for name in ("state", "store"):
+        if not can_be_included(str(getattr(settings, name))):
+            raise ConfigurationError(
+                f"{name} (from {origins[name]}) has a character that nginx cannot include: "
+                f"{getattr(settings, name)!a}",
+                hint="choose a path without * ? [ ] $ \\ and quotes",
+            )
+    if settings.confirm not in ("auto", "process", "none") and not settings.confirm.startswith(
+        ("http://", "https://")
+    ):
+        raise ConfigurationError(f"confirm cannot be {settings.confirm}: it is auto, process, none or a URL")
+    if settings.reload == "command" and not settings.reload_command:
+        raise ConfigurationError(
+            "reload is command, and there is no reload_command",
+            hint='for example reload_command = ["systemctl", "reload", "nginx"]',
+        )

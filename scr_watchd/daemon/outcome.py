@@ -1,0 +1,85 @@
+"""How a pass ended, and what it found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from scr_watchd.oci.catalog import Catalog, Problem, Reference
+from scr_watchd.oci.names import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
+    holds no complete image now."""
+
+    repositories: int = 0
+    tags: int = 0
+    example: Reference | None = None
+    problems: tuple[Problem, ...] = ()
+    pinned: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new generation does to the tags, by reference and new (or last) digest."""
+
+    added: Mapping[Reference, Digest]
+    replaced: Mapping[Reference, Digest]
+    removed: Mapping[Reference, Digest]
+
+    @classmethod
+    def between(cls, before: Catalog, after: Catalog) -> "Changes":
+        old, new = before.tags(), after.tags()
+        return cls(
+            added={tag: digest for tag, digest in new.items() if tag not in old},
+            replaced={tag: digest for tag, digest in new.items() if old.get(tag, digest) != digest},
+            removed={tag: digest for tag, digest in old.items() if tag not in new},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """nginx answers from ``generation``; ``unproven`` says why that is only assumed."""
+
+    found: Found
+    generation: str
+    changes: Changes
+    unproven: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """nginx answers from the right generation already."""
+
+    found: Found
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """nginx refuses a configuration, so the last generation stays. ``whose`` is at fault."""
+
+    found: Found
+    whose: Literal["ours", "the site's"]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """``generation`` is what nginx will read next, and it has not been seen to."""
+
+    found: Found
+    generation: str
+    changes: Changes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The pass could not be made; nothing has changed."""
+
+    reason: str
+
+
+Outcome = Published | Unchanged | Rejected | Unconfirmed | Failed

@@ -1,0 +1,259 @@
+"""Says what happened: lines on standard error, STATE/status.json, the service manager."""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from scr_watchd import __version__
+from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.outcome import (
+    Changes,
+    Failed,
+    Found,
+    Outcome,
+    Published,
+    Rejected,
+    Unchanged,
+    Unconfirmed,
+)
+from scr_watchd.daemon.status import ProblemStatus, Status, counted
+from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.files import Reader
+from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.publish.place import StorePlace
+
+log = logging.getLogger("scr_watchd")
+
+_MANY = 20  # more changes than this are counted instead of listed
+_LOOK_AGAIN_SECONDS = 2.0
+_FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
+_YOUNG_SECONDS = 3.0  # a copy under way looks broken: what is not served is only said once it stays so
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Reports one outcome after another, each change once.
+
+    ``own_nginx`` says that nginx ends with us, ``last`` is the status that a former daemon left.
+    ``address`` is where images can be pulled from, if we know; ``patient`` False says at once what is
+    not served.
+    """
+
+    status_file: Path
+    notifier: Notifier
+    root: Path
+    state: Path
+    own_nginx: bool = False
+    last: Status | None = None
+    address: str = ""
+    patient: bool = True
+    store: StorePlace | None = None
+    watch: str = ""
+    reader: Reader = field(default_factory=Reader)
+    _said: str = ""
+    _first: bool = True
+    _ages: dict[Problem, float] = field(default_factory=dict)
+    _told: set[Problem] = field(default_factory=set)
+
+    def report(self, outcome: Outcome) -> float:
+        """Say what is new in ``outcome``; return when (monotonic) another pass would tell more."""
+        match outcome:
+            case Published(found, generation, changes, unproven):
+                self._images(changes, found)
+                if unproven:
+                    self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
+                else:
+                    self._say(logging.INFO, "")
+                now = time.time()
+                served = _served(found, generation, confirmed=True)
+                self._write("published", _serving(found), found, **served, confirmed_at=now, changed_at=now)
+            case Unchanged(found, generation):
+                self._say(logging.INFO, "")
+                if self._first:
+                    self._images(Changes({}, {}, {}), found)
+                self._write("unchanged", _serving(found), found, **_served(found, generation, confirmed=True))
+            case Unconfirmed(found, generation, _, reason):
+                line = f"generation {generation} is not confirmed: {reason}"
+                self._say(logging.WARNING, line)
+                self._write("unconfirmed", line, found, **_served(found, generation, confirmed=False))
+            case Rejected(found, whose, words):
+                line = f"nginx refuses {whose} configuration, so the last generation stays: {words}"
+                remedy = (
+                    "Repair that file; scr-watchd goes on by itself then"
+                    if whose == "the site's"
+                    else f"Please report this with {self.state}/nginx"
+                )
+                self._say(logging.ERROR, f"{line}\n{remedy}")
+                self._write("rejected", f"{line}. {remedy}", found)
+            case Failed(reason):
+                self._say(logging.ERROR, reason)
+                self._write("failed", reason, None)
+        self._first = False
+        return math.inf if isinstance(outcome, Failed) else self._problems(outcome.found.problems)
+
+    # -- lines -------------------------------------------------------------------------------------
+
+    def _say(self, level: int, line: str) -> None:
+        """Say how it goes, once; an empty line stands for "well", and is said after trouble only."""
+        if line == self._said:
+            return
+        if line:
+            log.log(level, "%s", line)
+        elif self._said:
+            log.info("all is well again")
+        self._said = line
+
+    def _images(self, changes: Changes, found: Found) -> None:
+        lines = (
+            [f"{_name(tag)} is there{self._pull(tag)} ({digest})" for tag, digest in changes.added.items()]
+            + [f"{_name(tag)} was replaced ({digest})" for tag, digest in changes.replaced.items()]
+            + [f"{_name(tag)} is gone" for tag in changes.removed]
+        )
+        if len(lines) <= _MANY:
+            for line in lines:
+                log.info("%s", line)
+        else:
+            kinds = {"appeared": changes.added, "replaced": changes.replaced, "gone": changes.removed}
+            told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
+            log.info("images: %s", ", ".join(told))
+        if lines or self._first:
+            log.info("%s", _serving(found))
+        if self._first and self.address and found.example and (not lines or len(lines) > _MANY):
+            log.info("for example%s", self._pull(found.example))
+        if self._first and not found.tags:
+            log.info(
+                "there is no image in %s; this adds one: "
+                "skopeo copy docker://docker.io/library/alpine:3.20 dir:%s/alpine:3.20",
+                self.root,
+                self.root,
+            )
+
+    def _pull(self, tag: Reference) -> str:
+        return f": docker pull {self.address}/{_name(tag)}" if self.address else ""
+
+    def _problems(self, problems: tuple[Problem, ...]) -> float:
+        now = time.monotonic()
+        old_enough = now - (_YOUNG_SECONDS if self.patient else 0)
+        self._ages = {problem: self._ages.get(problem, now) for problem in problems}
+        self._told &= set(problems)
+        due = [each for each in problems if self._ages[each] <= old_enough and each not in self._told]
+        for problem in due[:_MANY]:
+            log.warning("not served: %s", problem)
+        if len(due) > _MANY:
+            log.warning("not served: %d more; see scr-watchd status", len(due) - _MANY)
+        self._told.update(due)
+        youngest = max(self._ages.values(), default=-math.inf)
+        return now + _LOOK_AGAIN_SECONDS if now - youngest < _FRESH_SECONDS else math.inf
+
+    # -- status ------------------------------------------------------------------------------------
+
+    def _write(self, kind: str, line: str, found: Found | None, **served: Any) -> None:
+        """Write the status; ``served`` are those of its fields that say what nginx answers with."""
+        last = self.last or Status()
+        new = structs.replace(
+            last,
+            version=__version__,
+            pid=os.getpid(),
+            root=str(self.root),
+            state=str(self.state),
+            own_nginx=self.own_nginx,
+            outcome=kind,
+            message=line,
+            problems=_told(found.problems) if found else last.problems,
+            watch=self.watch,
+            store=str(self.store.path) if self.store else "",
+            links=_links(self.store),
+            reader=(self.reader.uid, tuple(sorted(self.reader.gids))),
+            **served,
+        )
+        count = len(new.problems)
+        note = f"{line}; {count} not served, see scr-watchd status" if count else line
+        self.notifier.ready(note.partition("\n")[0])
+        if self._first or new != last:
+            try:
+                statuses.write(self.status_file, new)
+            except OSError as error:
+                self._say(logging.ERROR, f"{self.status_file} cannot be written: {error.strerror}")
+                return
+            self.last = new
+
+
+def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]:
+    return {
+        "generation": generation,
+        "confirmed": confirmed,
+        "repositories": found.repositories,
+        "images": found.tags,
+        "pinned": tuple(map(_name, found.pinned)),
+    }
+
+
+def _told(problems: tuple[Problem, ...]) -> tuple[ProblemStatus, ...]:
+    return tuple(ProblemStatus(each.path, each.reason, each.remedy) for each in problems)
+
+
+def _links(store: StorePlace | None) -> str:
+    if store is None:
+        return ""
+    return "hard" if store.hard_links else f"symbolic: {store.obstacle}"
+
+
+def _name(tag: Reference) -> str:
+    return f"{tag[0]}:{tag[1]}"
+
+
+def _serving(found: Found) -> str:
+    return f"serving {counted(found.tags, 'image')} in {counted(found.repositories, 'repository')}"
+
+
+# -- the format of the lines -----------------------------------------------------------------------
+
+
+class _Journal(logging.Formatter):
+    """``<N>`` before each line, as systemd reads it (sd-daemon(3))."""
+
+    _PRIORITIES: Mapping[int, int] = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = self._PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {"time": record.created, "level": record.levelname.lower(), "message": super().format(record)}
+        )
+
+
+def set_up_logging(form: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Lines of the given ``log_format`` on standard error."""
+    if form == "auto":
+        form = "journal" if environment.get("JOURNAL_STREAM") == _stream() else "text"
+    handler = logging.StreamHandler()
+    handler.setFormatter({"journal": _Journal, "json": _Json, "text": _Text}[form]("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _stream() -> str:
+    """Standard error as JOURNAL_STREAM names it (systemd.exec(5))."""
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"

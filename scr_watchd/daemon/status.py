@@ -1,0 +1,60 @@
+"""STATE/status.json: what the daemon last said, for whoever asks while it works."""
+
+from pathlib import Path
+
+import msgspec
+
+from scr_watchd.files import write_atomically
+
+
+class ProblemStatus(msgspec.Struct, frozen=True):
+    path: str
+    reason: str
+    remedy: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are seconds since 1970; ``None`` where it has not happened yet."""
+
+    version: str = ""
+    pid: int = 0
+    root: str = ""
+    state: str = ""
+    own_nginx: bool = False
+    """Whether nginx is the daemon's child, and ends with it."""
+    outcome: str = ""
+    """published, unchanged, rejected, unconfirmed or failed"""
+    message: str = ""
+    """How the last pass ended."""
+    generation: str = ""
+    """What nginx includes, and answers from if it is ``confirmed``."""
+    confirmed: bool = False
+    confirmed_at: float | None = None
+    changed_at: float | None = None
+    repositories: int = 0
+    images: int = 0
+    problems: tuple[ProblemStatus, ...] = ()
+    pinned: tuple[str, ...] = ()
+    watch: str = ""
+    store: str = ""
+    links: str = ""
+    reader: tuple[int | None, tuple[int, ...]] = (None, ())
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
+def write(path: Path, status: Status) -> None:
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+
+
+def read(path: Path) -> Status | None:
+    """The status in ``path``; ``None`` if there is none. Raises ``ValueError`` if it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None

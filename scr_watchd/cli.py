@@ -1,0 +1,76 @@
+"""From arguments to an exit status; nothing else."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from scr_watchd import __version__
+from scr_watchd.errors import ScrWatchdError
+
+COMMANDS = {
+    "run": "your nginx: keep an nginx that somebody else runs in step with the images",
+    "serve": "our nginx: serve a directory of images at once, with an nginx of its own",
+    "check": "what would be published, what not, and why",
+    "status": "what the daemon serves now, and what it does not",
+}
+
+USAGE = f"""\
+Drop a container image into a directory and stock nginx serves it: scr-watchd run beside your nginx, scr-watchd serve with our nginx.
+
+usage: scr-watchd COMMAND [options]
+
+commands:
+{os.linesep.join(f"  {name:<8} {what}" for name, what in COMMANDS.items())}
+
+examples:
+  scr-watchd serve ./images                serve ./images on 127.0.0.1:5000
+  scr-watchd run --once                    publish /var/lib/scr-watchd/images now, and end
+  scr-watchd check ./images                look for what is wrong, change nothing
+  skopeo copy docker://docker.io/library/alpine:3.20 dir:images/alpine:3.20
+                                           add an image
+
+scr-watchd COMMAND --help tells the rest. scr-watchd --version tells the version.
+exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not running, 78 configuration
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv``; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(arguments)
+    except ScrWatchdError as error:
+        print(f"scr-watchd: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        # whoever read our output has seen enough; nothing more may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(arguments: list[str]) -> int:
+    match arguments:
+        case ["-h" | "--help" | "help", *_]:
+            print(USAGE, end="")
+            return 0
+        case ["--version" | "-V", *_]:
+            print(f"scr-watchd {__version__}")
+            return 0
+        case [name, *rest] if name in COMMANDS:
+            command = importlib.import_module(f"scr_watchd.commands.{name}")
+            status: int = command.run(command.parser().parse_args(rest))
+            return status
+        case [first, *_]:
+            raise ScrWatchdError(f"there is no command {first!a}", hint=_hint(first), status=2)
+        case _:
+            print(USAGE, end="", file=sys.stderr)
+            return 2
+
+
+def _hint(first: str) -> str:
+    if "/" in first or os.path.isdir(first):
+        return f"to serve that directory: scr-watchd serve {first}"
+    return f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"

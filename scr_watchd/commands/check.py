@@ -1,0 +1,122 @@
+"""`scr-watchd check`: what would be published, what not, and why. Changes nothing."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from scr_watchd.commands import options
+from scr_watchd.commands.places import find_state
+from scr_watchd.daemon import status as statuses
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.publish.state import State
+from scr_watchd.settings import Settings
+
+_ABOUT = """\
+Look at an images tree, or at one image of it: what would be published, what not, and why.
+It needs no daemon and no nginx, and changes nothing.
+
+examples:
+  scr-watchd check ./images
+  scr-watchd check ./images/alpine:3.20
+  scr-watchd check --json | jq .problems
+
+exit status: 0 all is in order, 3 something is not served
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("check", _ABOUT, ("root", "state", "name_prefix"))
+    made.add_argument("path", nargs="?", metavar="PATH", help="an images tree, or one image in it")
+    made.add_argument("--json", action="store_true", help="for programs")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, _ = options.load(arguments)
+    path = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
+    root, only = _root_of(path, settings.root)
+    scan = _scan(root, settings, only)
+    print(_json(scan) if arguments.json else _text(scan, root))
+    return options.EXIT_PROBLEMS if scan.problems else 0
+
+
+def _root_of(path: Path, root: Path) -> tuple[Path, str]:
+    """The tree that ``path`` belongs to, and ``path`` below it if it is only a part of it."""
+    if not path.is_dir():
+        raise ScrWatchdError(
+            f"there is no directory {path}", hint="name an images tree: scr-watchd check PATH"
+        )
+    served = (each for each in path.parents if (each / ".scr-watchd").is_dir())
+    above = root if path.is_relative_to(root) else next(served, None)
+    if above is not None and path != above:
+        return above, str(path.relative_to(above))
+    if (path / "manifest.json").exists() or ":" in path.name:
+        colon = ":" in path.name or "@" in path.name
+        top = path.parent if colon else path.parent.parent
+        return top, str(path.relative_to(top))
+    return path, ""
+
+
+def _scan(root: Path, settings: Settings, only: str) -> Scan:
+    try:
+        scan = Scanner(root, reader=_reader(root, settings), prefix=settings.name_prefix).full()
+    except OSError as error:
+        raise ScrWatchdError(f"{root} cannot be read: {error.strerror}") from error
+    if not only:
+        return scan
+    shown = f"{root}/{only}"
+    return Scan(
+        images=tuple(each for each in scan.images if f"{each.path}/".startswith(f"{only}/")),
+        problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(f"{shown}/")),
+        unfinished=scan.unfinished,
+        hidden=scan.hidden,
+    )
+
+
+def _reader(root: Path, settings: Settings) -> Reader:
+    """Whom the daemon of this tree found to read it; everybody where there is none to tell."""
+    for state in (find_state(root), settings.state):
+        try:
+            status = statuses.read(State(state).status)
+        except (OSError, ValueError):
+            continue
+        if status is not None and status.root == str(root):
+            uid, gids = status.reader
+            return Reader(uid, frozenset(gids))
+    return ANYBODY
+
+
+def _text(scan: Scan, root: Path) -> str:
+    lines = [
+        f"{image.repository}{f':{image.tag}' if image.tag else ''}  {image.digest}" for image in scan.images
+    ]
+    for problem in scan.problems:
+        lines += ["", f"not served: {problem.path}", f"  {problem.reason}", f"  {problem.remedy}"]
+    if scan.problems:
+        lines.append("")
+    lines.append(f"{root}: {len(scan.images)} to serve, {len(scan.problems)} not")
+    return "\n".join(lines)
+
+
+def _json(scan: Scan) -> str:
+    content = {
+        "images": [
+            {
+                "repository": str(image.repository),
+                "tag": None if image.tag is None else str(image.tag),
+                "digest": str(image.digest),
+                "mediaType": image.manifests[0].media_type.value,
+                "path": os.fsencode(image.path).decode("utf-8", "backslashreplace"),
+            }
+            for image in scan.images
+        ],
+        "problems": [
+            {"path": each.path, "reason": each.reason, "remedy": each.remedy} for each in scan.problems
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=2 if sys.stdout.isatty() else 1).decode()

@@ -1,0 +1,168 @@
+"""`scr-watchd run`: the daemon beside an nginx that somebody else runs."""
+
+import argparse
+import grp
+import os
+import pwd
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from scr_watchd.commands import options
+from scr_watchd.commands.running import Inbox, Keeper, build, keep, signals
+from scr_watchd.daemon.loop import Wake
+from scr_watchd.daemon.outcome import Failed, Rejected, Unconfirmed
+from scr_watchd.daemon.reconcile import Site
+from scr_watchd.daemon.report import set_up_logging
+from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.errors import ConfigurationError
+from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.publish import master, nginx
+from scr_watchd.publish.master import NotRunningError
+from scr_watchd.publish.reload import Reloading, find_master
+from scr_watchd.publish.state import State, locked
+from scr_watchd.settings import Settings, show
+
+if TYPE_CHECKING:
+    from scr_watchd.publish.answering import Question
+
+_ABOUT = """\
+Your nginx: watch the images tree, and keep an nginx that somebody else runs serving it.
+
+That nginx includes three files, as config/ shows:
+  http {   include /var/lib/scr-watchd/nginx/current/hash*.conf;      # first, optional
+           include /var/lib/scr-watchd/nginx/current/http*.conf; }
+  server { include /var/lib/scr-watchd/nginx/current/server*.conf; }
+
+examples:
+  scr-watchd run                           as the systemd service does
+  scr-watchd run --once                    make one pass, and end
+  scr-watchd run /srv/images --state /srv/scr-watchd
+  scr-watchd run --print-config            every setting, and where it comes from
+
+SIGHUP reads the settings again and looks at everything. SIGTERM ends it; nginx goes on serving.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("run", _ABOUT)
+    made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree, like --root")
+    made.add_argument("--once", action="store_true", help="make one pass and end: 0 published, 3 problems")
+    made.add_argument("--print-config", action="store_true", help="print every setting with its origin")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, origins = _load(arguments)
+    if arguments.print_config:
+        print(show(settings, origins))
+        return 0
+    set_up_logging(settings.log_format)
+    notifier = Notifier()
+    inbox: Inbox = SimpleQueue()
+    locks: dict[Path, int] = {}
+
+    def made(now: Settings) -> Keeper:
+        site, reader = _site(now)
+        return build(
+            now,
+            site,
+            reader=reader,
+            worker_user=lambda: _worker_user(site.reloading),
+            own_nginx=False,
+            inbox=inbox,
+            notifier=notifier,
+            locks=locks,
+        )
+
+    def rebuild() -> Keeper:
+        new, _ = _load(arguments)
+        if new.state != settings.state:
+            raise ConfigurationError("another state directory needs a restart")
+        return made(new)
+
+    with locked(State(settings.state)), signals(inbox, hangup=Wake.RELOAD):
+        keeper = made(settings)
+        if arguments.once:
+            return _once(keeper)
+        keep(keeper, inbox, notifier, rebuild=rebuild)
+    return 0
+
+
+def _once(keeper: Keeper) -> int:
+    keeper.reporter.patient = False
+    outcome = keeper.look(full=True)
+    keeper.watch.close()
+    keeper.reporter.report(outcome)
+    match outcome:
+        case Failed() | Rejected():
+            return 1
+        case Unconfirmed():
+            return options.EXIT_PROBLEMS
+        case _:
+            return options.EXIT_PROBLEMS if outcome.found.problems else 0
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
+    overrides = {"root": os.path.abspath(arguments.root)} if arguments.root else {}
+    return options.load(arguments, **overrides)
+
+
+def _site(settings: Settings) -> tuple[Site, Reader]:
+    """The nginx of ``settings``, and who must be able to read what it serves, if that is set."""
+    program = nginx.inspect(settings.nginx)
+    config = Path(settings.nginx_config) if settings.nginx_config else program.config
+
+    def pid_file() -> Path:
+        return Path(settings.nginx_pid_file or nginx.pid_file_of(program, config))
+
+    reloading = Reloading(
+        way=settings.reload,
+        pid_file=pid_file,
+        command=settings.reload_command,
+        question=_question(settings),
+        by_process=settings.confirm in ("auto", "process"),
+        seconds=settings.confirm_seconds,
+    )
+    # nginx -t as another user fails on its pid file and on private keys, which says nothing
+    testable = os.geteuid() == 0
+    site = Site(program, config if testable else None, reloading, settings.nginx_test_seconds)
+    return site, _reader(settings.nginx_user)
+
+
+def _question(settings: Settings) -> "Question | None":
+    if settings.confirm in ("auto", "process", "none"):
+        return None
+    # it brings an HTTP client and TLS, which only who asks for it should pay
+    from scr_watchd.publish.answering import Question
+
+    credentials = ""
+    if settings.confirm_credentials_file:
+        try:
+            credentials = Path(settings.confirm_credentials_file).read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(f"confirm_credentials_file cannot be read: {error}") from error
+    return Question(
+        url=settings.confirm,
+        host=settings.confirm_host,
+        ca_file=Path(settings.confirm_ca_file) if settings.confirm_ca_file else None,
+        credentials=credentials,
+    )
+
+
+def _reader(user: str) -> Reader:
+    if not user:
+        return ANYBODY
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError as error:
+        raise ConfigurationError(f"nginx_user: there is no user {user}") from error
+    groups = {group.gr_gid for group in grp.getgrall() if user in group.gr_mem}
+    return Reader(entry.pw_uid, frozenset({entry.pw_gid, *groups}))
+
+
+def _worker_user(how: Reloading) -> Reader | None:
+    try:
+        return master.worker_user(find_master(how))
+    except NotRunningError:
+        return None

@@ -1,0 +1,213 @@
+"""What `run` and `serve` share: from Settings to a world, and the loop around it."""
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+
+from scr_watchd.daemon import loop
+from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.loop import Hooks, Wake
+from scr_watchd.daemon.outcome import Outcome
+from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
+from scr_watchd.daemon.report import Reporter
+from scr_watchd.daemon.status import Status
+from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.daemon.timetable import Rhythm
+from scr_watchd.daemon.watch import Watch
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import Reader
+from scr_watchd.images.scan import Scanner
+from scr_watchd.publish import place
+from scr_watchd.publish.generations import Generations
+from scr_watchd.publish.state import State
+from scr_watchd.publish.store import Store
+from scr_watchd.settings import Settings
+
+log = logging.getLogger("scr_watchd")
+
+Inbox = SimpleQueue[Wake]
+
+_WAITING_HINTS = 64
+
+
+@dataclass(slots=True)
+class Keeper:
+    """A world and what keeps it turning."""
+
+    world: World
+    watch: Watch
+    reporter: Reporter
+    rhythm: Rhythm
+
+    def look(self, *, full: bool) -> Outcome:
+        self.watch.ensure()
+        outcome = reconcile(self.world, full=full)
+        self.reporter.watch = f"polling: {self.watch.obstacle}" if self.watch.obstacle else "inotify"
+        self.reporter.store = self.world.store.place if self.world.store else None
+        self.reporter.reader = self.world.scanner.reader
+        return outcome
+
+
+def build(
+    settings: Settings,
+    site: Site,
+    *,
+    reader: Reader,
+    worker_user: Callable[[], Reader | None],
+    own_nginx: bool,
+    inbox: Inbox,
+    notifier: Notifier,
+    locks: dict[Path, int],
+) -> Keeper:
+    """A keeper for ``settings``, with what the last daemon left taken up.
+
+    ``own_nginx`` says that nginx is a child of ours, ``locks`` collects the locks of stores: they
+    last as long as the process.
+
+    Raises ``ScrWatchdError`` for settings that cannot work together, and ``OSError`` if the state
+    directory cannot be used.
+    """
+    state = State(settings.state)
+
+    def open_store() -> Store:
+        chosen = place.choose(
+            root=settings.root,
+            state=settings.state,
+            store=None if settings.store == "auto" else Path(settings.store),
+            server_root=settings.server_root or None,
+            ours=locks,
+        )
+        if chosen.path not in locks:
+            locks[chosen.path] = place.lock(chosen.path)
+        return Store(chosen, settings.root, progress=notifier.progress)
+
+    world = World(
+        state=state,
+        scanner=Scanner(
+            settings.root,
+            reader=reader,
+            parents=not own_nginx,  # whoever serves a directory by hand may have it in a private home
+            prefix=settings.name_prefix,
+            progress=notifier.progress,
+        ),
+        open_store=open_store,
+        generations=Generations(state.nginx),
+        site=site,
+        prefix=settings.name_prefix,
+        list_repositories=settings.catalog,
+        progress=notifier.progress,
+        worker_user=worker_user,
+    )
+    damaged = recall(world)
+    if damaged:
+        log.warning("%s", damaged)
+    reporter = Reporter(
+        status_file=state.status,
+        notifier=notifier,
+        root=settings.root,
+        state=settings.state,
+        own_nginx=own_nginx,
+        last=last_status(state),
+    )
+    rhythm = Rhythm(settings.quiet_seconds, settings.max_wait_seconds, settings.min_reload_seconds)
+    hint = _hinter(inbox)
+    watch = Watch(settings.root, hint, events=settings.watch != "poll")
+    return Keeper(world, watch, reporter, rhythm)
+
+
+def last_status(state: State) -> Status | None:
+    """What the last daemon said; ``None`` also where that cannot be read, because it is only told on."""
+    try:
+        return statuses.read(state.status)
+    except (OSError, ValueError):
+        return None
+
+
+def _hinter(inbox: Inbox) -> Callable[[], None]:
+    """Puts a hint unless many wait already: a burst of 10,000 events needs no more room."""
+
+    def hint() -> None:
+        if inbox.qsize() < _WAITING_HINTS:
+            inbox.put(Wake.CHANGED)
+
+    return hint
+
+
+def keep(
+    keeper: Keeper,
+    inbox: Inbox,
+    notifier: Notifier,
+    *,
+    rebuild: Callable[[], Keeper],
+    tend: Callable[[], float] = lambda: math.inf,
+) -> None:
+    """Run the loop until it is told to stop; ``rebuild`` makes a keeper of settings read again."""
+    now = keeper
+
+    def reconfigure() -> Rhythm:
+        nonlocal now
+        notifier.reloading()
+        try:
+            new = rebuild()
+        except (ScrWatchdError, OSError) as error:
+            log.error("the settings stay as they were: %s", error)  # noqa: TRY400 - a sentence will do
+        else:
+            now.watch.close()
+            now = new
+            log.info("settings read again")
+        return now.rhythm
+
+    def report(outcome: Outcome) -> float:
+        return now.reporter.report(outcome)
+
+    hooks = Hooks(
+        look=lambda *, full: now.look(full=full),
+        has_events=lambda: now.watch.is_active,
+        report=report,
+        reconfigure=reconfigure,
+        progress=notifier.progress,
+        seconds_to_ping=notifier.seconds_to_ping,
+        tend=tend,
+    )
+    threading.excepthook = _watcher_died
+    try:
+        loop.run(inbox, hooks, keeper.rhythm)
+        notifier.stopping()
+    finally:
+        now.watch.close()
+
+
+def _watcher_died(arguments: threading.ExceptHookArgs) -> None:
+    log.warning(
+        "the file watcher failed (%s: %s); looking every few seconds instead",
+        arguments.exc_type.__name__,
+        arguments.exc_value,
+    )
+
+
+@contextmanager
+def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
+    """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, and SIGCHLD tell of a child."""
+    meanings = {
+        signal.SIGTERM: Wake.STOP,
+        signal.SIGINT: Wake.STOP,
+        signal.SIGHUP: hangup,
+        signal.SIGCHLD: Wake.CHILD,
+    }
+
+    def put(number: int, _frame: FrameType | None) -> None:
+        inbox.put(meanings[signal.Signals(number)])  # SimpleQueue.put may interrupt itself
+
+    before = {number: signal.signal(number, put) for number in meanings}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

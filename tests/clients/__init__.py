@@ -1,0 +1,1 @@
+"""Pulls with real container clients from real servers."""

@@ -1,0 +1,181 @@
+"""Real images go in through skopeo and come back through skopeo, byte for byte."""
+
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.real_images import Workshop, skopeo
+from tests.daemons import (
+    daemon,
+    free_port,
+    public_directory,
+    remove,
+    scr_watchd,
+    site,
+    start_nginx,
+)
+from tests.http import ask
+from tests.nginxes import require
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Where each kind of image comes from, and skopeo's options that keep it that kind."""
+    workshop = Workshop(tmp_path_factory.mktemp("workshop"))
+    single = workshop.build("single")
+    changed = workshop.build("changed", content="another version")
+    both = workshop.build_list("both", amd64="for amd64", arm64="for arm64")
+    return {
+        "oci": (single, ("--format", "oci")),
+        "v2s2": (single, ("--format", "v2s2", "--dest-compress")),
+        "changed": (changed, ("--format", "oci")),
+        "list": (both, ("--all",)),
+        "v2s2-list": (both, ("--all", "--format", "v2s2")),
+    }
+
+
+@pytest.fixture
+def registry() -> Iterator[tuple[str, Path]]:
+    """The address of a running `serve`, and its images."""
+    require("nginx")
+    address = f"127.0.0.1:{free_port()}"
+    with public_directory() as directory:
+        (directory / "images").mkdir()
+        with daemon("serve", directory / "images", "-l", address) as process:
+            process.says("this adds one")
+            yield address, directory / "images"
+
+
+def drop(sources: dict[str, tuple[str, tuple[str, ...]]], kind: str, directory: Path) -> Path:
+    source, options = sources[kind]
+    skopeo("copy", "--quiet", *options, source, f"dir:{directory}")
+    return directory
+
+
+def pull(address: str, name: str, directory: Path) -> Path:
+    """Pull every platform, and return the directory with what came."""
+    skopeo(
+        "copy", "--quiet", "--all", "--src-tls-verify=false", f"docker://{address}/{name}", f"dir:{directory}"
+    )
+    return directory
+
+
+def can_be_pulled(address: str, name: str, tag: str) -> bytes:
+    answer = ask(address, f"/v2/{name}/manifests/{tag}")
+    return answer.body if answer.status == 200 else b""
+
+
+def assert_same(came: Path, went: Path) -> None:
+    """Every file that went in came out, but for skopeo's note of its own version."""
+    files = {path.name for path in went.iterdir()} - {"version"}
+    assert {path.name for path in came.iterdir()} - {"version"} == files
+    for name in files:
+        assert (came / name).read_bytes() == (went / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("form", ["{name}:{tag}", "{name}/{tag}"])
+@pytest.mark.parametrize("kind", ["oci", "v2s2", "list", "v2s2-list"])
+def test_what_is_dropped_in_comes_back(
+    sources: dict[str, tuple[str, tuple[str, ...]]],
+    registry: tuple[str, Path],
+    tmp_path: Path,
+    kind: str,
+    form: str,
+) -> None:
+    address, images = registry
+    target = images / form.format(name="app", tag="1.0")
+    target.parent.mkdir(exist_ok=True)
+    drop(sources, kind, target)
+    until(lambda: can_be_pulled(address, "app", "1.0"))
+    assert_same(pull(address, "app:1.0", tmp_path / "came"), target)
+
+
+def test_a_tag_is_replaced_and_removed(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, images = registry
+    target = drop(sources, "oci", images / "app:1.0")
+    until(lambda: can_be_pulled(address, "app", "1.0"))
+    drop(sources, "changed", target)
+    manifest = (target / "manifest.json").read_bytes()
+    until(lambda: can_be_pulled(address, "app", "1.0"), lambda body: body == manifest)
+    assert_same(pull(address, "app:1.0", tmp_path / "came"), target)
+    remove(target)
+    until(lambda: ask(address, "/v2/app/manifests/1.0").status, lambda status: status == 404)
+
+
+def test_tags_can_be_listed_and_inspected(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+) -> None:
+    address, images = registry
+    drop(sources, "oci", images / "app:1.0")
+    drop(sources, "list", images / "app:2.0")
+    until(lambda: can_be_pulled(address, "app", "1.0") and can_be_pulled(address, "app", "2.0"))
+    assert '"Tags": [\n        "1.0",\n        "2.0"\n    ]' in skopeo(
+        "list-tags", "--tls-verify=false", f"docker://{address}/app"
+    )
+    assert '"Architecture": "amd64"' in skopeo("inspect", "--tls-verify=false", f"docker://{address}/app:1.0")
+
+
+def test_how_long_it_takes_from_drop_to_pull(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+) -> None:
+    """Reported and not asserted: `pytest -m slow -k how_long -s` shows the medians."""
+    address, images = registry
+    seconds: dict[str, list[float]] = {"appear": [], "be replaced": [], "disappear": []}
+    target = images / "app:1"
+    for _ in range(5):
+        for step, kind in (("appear", "oci"), ("be replaced", "changed"), ("disappear", "")):
+            idle_since = time.monotonic()  # the shortest time between two reloads is not what is asked for
+            until(lambda: time.monotonic(), lambda now: now > idle_since + 2.5)  # noqa: B023
+            remove(target) if step == "disappear" else drop(sources, kind, target)
+            start = time.monotonic()
+            wanted = b"" if step == "disappear" else (target / "manifest.json").read_bytes()
+            until(lambda: can_be_pulled(address, "app", "1"), lambda body: body == wanted)  # noqa: B023
+            seconds[step].append(time.monotonic() - start)
+    for step, values in seconds.items():
+        print(f"until a tag can {step}: median {statistics.median(values):.2f} s of {len(values)}")  # noqa: T201
+
+
+def test_push_is_refused_with_a_sentence(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+) -> None:
+    address, _ = registry
+    source, options = sources["oci"]
+    result = subprocess.run(
+        [require("skopeo"), "copy", *options, "--dest-tls-verify=false", source, f"docker://{address}/app:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "this registry is read-only" in result.stderr
+
+
+def test_beside_an_nginx_of_somebody_else(
+    sources: dict[str, tuple[str, tuple[str, ...]]], tmp_path: Path
+) -> None:
+    nginx = require("nginx")
+    with public_directory() as directory:
+        images, state = directory / "images", directory / "state"
+        images.mkdir()
+        with site(directory / "site", state, program=nginx, start=False) as host:
+            options = ("run", images, "--state", state, "--nginx-config", host.config, "--nginx", nginx)
+            scr_watchd(*options, "--once")
+            start_nginx(host, nginx)
+            with daemon(*options):
+                for name, kind in (("library/both:1", "list"), ("app:1.0", "v2s2")):
+                    (images / name).parent.mkdir(exist_ok=True)
+                    target = drop(sources, kind, images / name)
+                    repository, tag = name.split(":")
+                    until(lambda: can_be_pulled(host.registry, repository, tag))  # noqa: B023
+                    assert host.other().body == b"the other site"
+                    assert_same(pull(host.registry, name, tmp_path / tag), target)
+            assert_same(pull(host.registry, "app:1.0", tmp_path / "afterwards"), images / "app:1.0")

@@ -1,0 +1,67 @@
+"""`scr-watchd check` and `scr-watchd status`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import scr_watchd
+from tests.trees import image, make_images, write_image
+
+
+def test_check_of_a_tree_in_order_exits_0(tmp_path: Path) -> None:
+    built = image("a")
+    make_images(tmp_path, {"library/alpine": {"3.20": built}})
+    result = scr_watchd("check", tmp_path)
+    assert result.returncode == 0
+    assert f"library/alpine:3.20  {built.digest}" in result.stdout
+    assert result.stdout.endswith(f"{tmp_path}: 1 to serve, 0 not\n")
+
+
+def test_check_names_each_problem_with_its_remedy_and_exits_3(tmp_path: Path) -> None:
+    make_images(tmp_path, {"good": {"1": image("good")}})
+    os.makedirs(tmp_path / "fifo" / "1")
+    os.mkfifo(tmp_path / "fifo" / "1" / "manifest.json")
+    half = write_image(tmp_path / "half" / "1", image("half"))
+    (half / "manifest.json").unlink()
+    private = write_image(tmp_path / "private" / "1", image("private"))
+    private.chmod(0o700)
+    for odd in (b"quo'te:1", b"new\nline:1", b"dol$lar:1", b"\xff\xfe:1"):
+        write_image(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + odd)), image("odd"))
+    result = scr_watchd("check", tmp_path, "--json")
+    assert result.returncode == 3
+    content = json.loads(result.stdout)
+    assert [each["repository"] for each in content["images"]] == ["good"]
+    assert [each["path"].removeprefix(f"{tmp_path}/") for each in content["problems"]] == [
+        r"\xff\xfe:1", "dol$lar:1", "fifo/1", "half/1", r"new\x0aline:1", "private/1", "quo'te:1",
+    ]  # fmt: skip
+    assert all(each["reason"] and each["remedy"] for each in content["problems"])
+    text = scr_watchd("check", tmp_path).stdout
+    assert f"not served: {tmp_path}/fifo/1\n  manifest.json is a FIFO, not a regular file\n" in text
+
+
+@pytest.mark.parametrize("where", ["alpine:3.20", "alpine/3.20"])
+def test_check_of_one_image(tmp_path: Path, where: str) -> None:
+    built = image("a")
+    write_image(tmp_path / where, built)
+    write_image(tmp_path / "other:1", image("b"))
+    result = scr_watchd("check", tmp_path / where)
+    assert result.returncode == 0, result.stdout
+    assert f"alpine:3.20  {built.digest}" in result.stdout
+    assert "other" not in result.stdout
+    next(path for path in (tmp_path / where).iterdir() if len(path.name) == 64).write_bytes(b"")
+    assert scr_watchd("check", tmp_path / where).returncode == 3
+
+
+def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:
+    result = scr_watchd("check", tmp_path / "nothing")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"scr-watchd: there is no directory {tmp_path}/nothing\n")
+
+
+def test_status_where_nothing_ever_ran_exits_4(tmp_path: Path) -> None:
+    result = scr_watchd("status", "--state", tmp_path)
+    assert result.returncode == 4
+    assert result.stdout == f"not running, and never was in {tmp_path}\n"
+    assert json.loads(scr_watchd("status", "--json", "--state", tmp_path).stdout) == {"running": False}

@@ -1,0 +1,94 @@
+"""The porch: names of commands, help, hints, exit statuses, settings."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scr_watchd import __version__
+from scr_watchd.cli import COMMANDS
+from scr_watchd.settings import NAMES
+from tests.daemons import scr_watchd
+
+
+def test_the_first_line_of_the_help_says_your_nginx_and_our_nginx() -> None:
+    first = scr_watchd("--help").stdout.splitlines()[0]
+    assert "your nginx" in first
+    assert "our nginx" in first
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str) -> None:
+    result = scr_watchd(command, "--help")
+    assert result.returncode == 0
+    assert "examples:" in result.stdout
+
+
+def test_the_version() -> None:
+    assert scr_watchd("--version").stdout == f"scr-watchd {__version__}\n"
+
+
+def test_a_lone_path_is_a_hint_to_serve(tmp_path: Path) -> None:
+    result = scr_watchd(tmp_path)
+    assert result.returncode == 2
+    assert f"scr-watchd serve {tmp_path}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        pytest.param([], 2, id="nothing"),
+        pytest.param(["publish"], 2, id="an unknown command"),
+        pytest.param(["check", "--nonsense"], 2, id="an unknown flag"),
+        pytest.param(["run", "--quiet-seconds", "soon"], 78, id="a value of the wrong kind"),
+        pytest.param(["run", "--watch", "magic"], 78, id="a word that is none of the choices"),
+        pytest.param(["run", "--server-root", "relative"], 78, id="a relative path"),
+        pytest.param(["run", "--state", "/tmp/a$b"], 78, id="a path that nginx cannot be told"),
+        pytest.param(["run", "--reload", "command"], 78, id="a command that is missing"),
+        pytest.param(["run", "--confirm", "maybe"], 78, id="a confirmation that is none"),
+        pytest.param(["run", "--config", "/nothing.toml"], 78, id="a file that is missing"),
+        pytest.param(["serve", "/", "-l", "nowhere"], 2, id="no address"),
+    ],
+)
+def test_exit_statuses_of_what_cannot_start(arguments: list[str], status: int) -> None:
+    result = scr_watchd(*arguments)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_print_config_names_the_origin_of_each_value(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('quiet_seconds = 1\nmax_wait_seconds = 7\nwatch = "poll"\ncatalog = false\n')
+    result = scr_watchd(
+        "run", "--print-config", "--config", config, "--watch", "auto", SCR_WATCHD_MAX_WAIT_SECONDS="9"
+    )
+    lines = result.stdout.splitlines()
+    assert f"quiet_seconds = 1.0  # {config}" in lines
+    assert "max_wait_seconds = 9.0  # SCR_WATCHD_MAX_WAIT_SECONDS" in lines
+    assert 'watch = "auto"  # flag' in lines
+    assert f"catalog = false  # {config}" in lines
+    assert "min_reload_seconds = 2.0  # default" in [line.replace("= 2 ", "= 2.0 ") for line in lines]
+    assert set(tomllib.loads(result.stdout)) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "message", "hint"),
+    [
+        pytest.param("quiet_second = 1", {}, "no setting quiet_second", "quiet_seconds", id="in the file"),
+        pytest.param(
+            "", {"SCR_WATCHD_ROOTS": "/x"}, "no setting SCR_WATCHD_ROOTS", "root", id="in the environment"
+        ),
+        pytest.param("quiet_seconds = 'x", {}, "is not TOML", "", id="not TOML"),
+        pytest.param("quiet_seconds = 'x'", {}, "quiet_seconds", "", id="a wrong type"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest_right_one(
+    tmp_path: Path, text: str, environment: dict[str, str], message: str, hint: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    result = scr_watchd("run", "--config", config, **environment)
+    assert result.returncode == 78
+    assert re.search(message, result.stderr)
+    assert hint in result.stderr

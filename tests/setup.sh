@@ -1,0 +1,54 @@
+#!/bin/sh
+# Installs what the tests need, and nothing that is there already. Run it again as often as you like.
+#
+#     sh tests/setup.sh && .venv/bin/python -m pytest
+#
+# 1. programs: nginx, skopeo, buildah, busybox and openssl, by apt-get as root or with sudo;
+#    without root, or without apt-get, it says which are missing and goes on
+# 2. .venv with scr-watchd in editable form and what its tests import
+#
+# On Debian the package of nginx starts an nginx on port 80. The tests neither need nor touch it.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin   # nginx lies there, and a user's PATH does not name it
+PYTHON=${PYTHON:-python3}
+
+say() { printf 'tests/setup.sh: %s\n' "$*" >&2; }
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "Python 3.11 or newer is needed; name another one: PYTHON=python3.12 sh tests/setup.sh"
+    exit 1
+}
+
+# -- which packages are missing ------------------------------------------------------------------
+
+packages=
+need() { command -v "$1" >/dev/null || packages="$packages $2"; }
+need nginx nginx-light
+need skopeo skopeo
+need buildah buildah
+need busybox busybox-static   # the content of the images that the tests build
+need openssl openssl
+# Debian's own Python has venv in a package of its own
+[ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+
+# -- programs ------------------------------------------------------------------------------------
+
+if [ -n "$packages" ]; then
+    if [ "$(id -u)" = 0 ]; then as_root=; else as_root=sudo; fi
+    if ! command -v apt-get >/dev/null; then
+        say "there is no apt-get; install what these Debian packages hold:$packages"
+    elif [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
+        say "missing, and only root can install them: apt-get install --no-install-recommends$packages"
+    else
+        $as_root apt-get update
+        # shellcheck disable=SC2086 - a list of words
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
+    fi
+fi
+
+# -- the virtual environment ---------------------------------------------------------------------
+
+# a .venv without pip is one whose making failed half way
+[ -x .venv/bin/pip ] || "$PYTHON" -m venv --clear .venv
+.venv/bin/pip install --quiet -e '.[test,nginx]'

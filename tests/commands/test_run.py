@@ -118,7 +118,8 @@ def test_before_the_first_generation_nginx_answers_503(host: Host) -> None:
 def test_a_site_may_have_rules_on_the_repository_from_the_beginning(host: Host) -> None:
     host.images.rmdir()
     (host.site.directory / "conf.d" / "rules.conf").write_text(
-        'map $scr_repo $realm { default off; ~^secret/ "secret"; } auth_basic $realm; auth_basic_user_file /dev/null;'
+        'map $scr_repo $realm { default off; ~^secret/ "secret"; }'
+        "auth_basic $realm; auth_basic_user_file /dev/null;"
     )
     with daemon(*host.arguments()):
         until(lambda: (host.state / "nginx" / "current").exists())

@@ -30,6 +30,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     name_prefix: Annotated[str, Meta(description="goes before every repository name, e.g. mirror/")] = ""
     catalog: Annotated[bool, Meta(description="answer /v2/_catalog with every repository")] = True
 
+    verify: Annotated[
+        Literal["new", "size"],
+        Meta(description="what a blob must have before it is published: its digest, or only its size"),
+    ] = "new"
+    grace_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="how long what was replaced or removed can still be pulled by digest; "
+            "at most 60 while the disk is nearly full",
+        ),
+    ] = 3600
+    hold_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="how long removals are held if most images, or the root, vanish at once; 0: never",
+        ),
+    ] = 86400
+
     quiet_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="look again once nothing has changed for so long")
     ] = 0.25

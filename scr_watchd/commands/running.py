@@ -17,6 +17,7 @@ from scr_watchd.daemon.loop import Hooks, Wake
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
+from scr_watchd.daemon.resolve import Policy
 from scr_watchd.daemon.status import Status
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.daemon.timetable import Rhythm
@@ -26,6 +27,7 @@ from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
+from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.state import State
 from scr_watchd.publish.store import Store
 from scr_watchd.settings import Settings
@@ -76,7 +78,7 @@ def build(
     """
     state = State(settings.state)
 
-    def open_store() -> Store:
+    def open_store(trusting: bool) -> Store:  # noqa: FBT001 - the world's one question
         chosen = place.choose(
             root=settings.root,
             state=settings.state,
@@ -86,7 +88,8 @@ def build(
         )
         if chosen.path not in locks:
             locks[chosen.path] = place.lock(chosen.path)
-        return Store(chosen, settings.root, progress=notifier.progress)
+        hasher = Hasher(settings.root, _hinter(inbox)) if settings.verify == "new" else None
+        return Store(chosen, settings.root, hasher=hasher, trusting=trusting, progress=notifier.progress)
 
     world = World(
         state=state,
@@ -100,7 +103,11 @@ def build(
         open_store=open_store,
         generations=Generations(state.nginx),
         site=site,
-        prefix=settings.name_prefix,
+        policy=Policy(
+            prefix=settings.name_prefix,
+            grace_seconds=settings.grace_seconds,
+            hold_seconds=0 if own_nginx else settings.hold_seconds,
+        ),
         list_repositories=settings.catalog,
         progress=notifier.progress,
         worker_user=worker_user,
@@ -194,11 +201,13 @@ def _watcher_died(arguments: threading.ExceptHookArgs) -> None:
 
 @contextmanager
 def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, and SIGCHLD tell of a child."""
+    """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, SIGUSR1 ask for a look, and SIGCHLD
+    tell of a child."""
     meanings = {
         signal.SIGTERM: Wake.STOP,
         signal.SIGINT: Wake.STOP,
         signal.SIGHUP: hangup,
+        signal.SIGUSR1: Wake.NOW,
         signal.SIGCHLD: Wake.CHILD,
     }
 

@@ -17,6 +17,7 @@ _LONGEST_WAIT = 3600.0
 class Wake(enum.Enum):
     CHANGED = "something changed below the root"
     RELOAD = "the settings may have changed; look at everything"
+    NOW = "somebody asked for something; look at everything"
     CHILD = "a child process ended"
     STOP = "stop"
 
@@ -59,6 +60,8 @@ def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
                 timetable.changed(now)
             case Wake.RELOAD:
                 timetable.reconfigured(hooks.reconfigure())
+            case Wake.NOW:
+                timetable.asked()
             case Wake.CHILD:
                 tend_at = hooks.tend()
             case None:

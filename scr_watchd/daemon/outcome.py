@@ -11,13 +11,20 @@ from scr_watchd.oci.names import Digest
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
-    holds no complete image now."""
+    holds no complete image now; ``held`` are tags whose directories are gone, and which stay because
+    too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
+    their bytes to be hashed, and ``leaving`` manifests for the end of their grace."""
 
     repositories: int = 0
     tags: int = 0
     example: Reference | None = None
     problems: tuple[Problem, ...] = ()
     pinned: tuple[Reference, ...] = ()
+    held: tuple[Reference, ...] = ()
+    held_since: float | None = None
+    waiting: int = 0
+    leaving: int = 0
+    only_stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +83,18 @@ class Unconfirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is something to publish, and it is better done a little later."""
+
+    found: Found
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The pass could not be made; nothing has changed."""
 
     reason: str
 
 
-Outcome = Published | Unchanged | Rejected | Unconfirmed | Failed
+Outcome = Published | Unchanged | Rejected | Unconfirmed | Waiting | Failed

@@ -24,6 +24,7 @@ from scr_watchd.daemon.outcome import (
     Rejected,
     Unchanged,
     Unconfirmed,
+    Waiting,
 )
 from scr_watchd.daemon.status import ProblemStatus, Status, counted
 from scr_watchd.daemon.systemd import Notifier
@@ -60,6 +61,7 @@ class Reporter:
     watch: str = ""
     reader: Reader = field(default_factory=Reader)
     _said: str = ""
+    _held: bool = False
     _first: bool = True
     _ages: dict[Problem, float] = field(default_factory=dict)
     _told: set[Problem] = field(default_factory=set)
@@ -85,6 +87,9 @@ class Reporter:
                 line = f"generation {generation} is not confirmed: {reason}"
                 self._say(logging.WARNING, line)
                 self._write("unconfirmed", line, found, **_served(found, generation, confirmed=False))
+            case Waiting(found, reason):
+                self._say(logging.INFO, f"publishing waits: {reason}")
+                self._write("waiting", f"publishing waits: {reason}", found)
             case Rejected(found, whose, words):
                 line = f"nginx refuses {whose} configuration, so the last generation stays: {words}"
                 remedy = (
@@ -97,6 +102,8 @@ class Reporter:
             case Failed(reason):
                 self._say(logging.ERROR, reason)
                 self._write("failed", reason, None)
+        if not isinstance(outcome, Failed):
+            self._holding(outcome.found)
         self._first = False
         return math.inf if isinstance(outcome, Failed) else self._problems(outcome.found.problems)
 
@@ -111,6 +118,19 @@ class Reporter:
         elif self._said:
             log.info("all is well again")
         self._said = line
+
+    def _holding(self, found: Found) -> None:
+        holding = found.held_since is not None
+        if holding and not self._held:
+            log.warning(
+                "%s vanished at once, and stay published: is a disk not mounted? To let them go: "
+                "scr-watchd accept --state %s",
+                counted(len(found.held), "image"),
+                self.state,
+            )
+        elif self._held and not holding:
+            log.info("no removal is held any more")
+        self._held = holding
 
     def _images(self, changes: Changes, found: Found) -> None:
         lines = (
@@ -194,6 +214,9 @@ def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]
         "repositories": found.repositories,
         "images": found.tags,
         "pinned": tuple(map(_name, found.pinned)),
+        "held": tuple(map(_name, found.held)),
+        "held_since": found.held_since,
+        "only_stored_bytes": found.only_stored_bytes,
     }
 
 
@@ -212,7 +235,12 @@ def _name(tag: Reference) -> str:
 
 
 def _serving(found: Found) -> str:
-    return f"serving {counted(found.tags, 'image')} in {counted(found.repositories, 'repository')}"
+    line = f"serving {counted(found.tags, 'image')} in {counted(found.repositories, 'repository')}"
+    if found.held:
+        line += f", of which {len(found.held)} vanished at once and are held: see scr-watchd accept"
+    if found.waiting:
+        line += f"; {counted(found.waiting, 'image')} more when their bytes are checked"
+    return line
 
 
 # -- the format of the lines -----------------------------------------------------------------------

@@ -1,54 +1,165 @@
 """From what is in the tree, and what was published before, to what is to be served. Pure."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
+from scr_watchd.daemon.guard import held_since
 from scr_watchd.images.scan import Scan
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Image, Reference
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
-StoredImage = Callable[[RepositoryName, Tag, Digest], Image | None]
+StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
+Leaving = Mapping[tuple[RepositoryName, Digest], float]
 
 
-def pins(
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was published last, and what was noted about it; times are seconds since 1970."""
+
+    catalog: Catalog
+    leaving: Leaving
+    held_since: float | None
+    root_inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """``prefix`` goes before every repository name. What was replaced or removed stays reachable by
+    digest for ``grace_seconds``; what left before ``pruned`` does not. ``hold_seconds`` of 0, and
+    ``accepted``, let removals pass."""
+
+    prefix: str = ""
+    grace_seconds: float = 0
+    hold_seconds: float = 0
+    pruned: float = -math.inf
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """``served`` is all of it: the images of the tree, and those that stay for a while. ``until`` is
+    when the answer changes by itself."""
+
+    catalog: Catalog
+    served: tuple[Image, ...]
+    pinned: tuple[Reference, ...]
+    held: tuple[Reference, ...]
+    held_since: float | None
+    leaving: Leaving
+    until: float
+
+    @property
+    def only_stored(self) -> tuple[Image, ...]:
+        """What is served and not in the tree."""
+        return tuple(image for image in self.served if not image.path)
+
+
+def resolve(
     scan: Scan,
-    images: Iterable[Image],
-    published: Catalog,
+    images: tuple[Image, ...],
+    before: Before,
     *,
     stored: StoredImage,
-    prefix: str,
-) -> tuple[Image, ...]:
-    """The published images that stay because the tree does not say otherwise.
+    policy: Policy,
+    root_inode: int,
+    now: float,
+) -> Resolved:
+    """What to serve, given the ``images`` of ``scan`` that are in the store.
 
-    A tag whose directory is there without a complete image is being copied, or was broken; one below
-    a directory that cannot be looked into may be anything. Either stays as it was published, as long
-    as ``stored`` still has all of it, and so does one that was scanned and is not among ``images``:
-    it changed before it was in the store. A tag whose directory is gone is gone.
+    A published tag whose directory is there without a complete image is being copied, or was broken;
+    one below a directory that cannot be looked into may be anything; one that was scanned and is not
+    among ``images`` changed, or waits to be checked. Each is *pinned*: it stays as it was. A tag whose
+    directory is gone is gone, unless the guard holds it. Nothing stays of which ``stored`` does not
+    have all. What is gone leaves every list at once, and can be pulled by digest for the grace period.
     """
-    present = {(image.repository, image.tag) for image in images}
-    there = scan.unfinished | {(image.repository, image.tag) for image in scan.images}
-    pinned = []
-    for (name, tag), digest in published.tags().items():
-        if (name, tag) in present:
-            continue
-        if (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden):
-            image = stored(name, tag, digest)
-            if image is not None:
-                pinned.append(image)
-    return tuple(pinned)
+    tags = before.catalog.tags()
+    pinned, vanished = _missing(scan, images, tags, policy.prefix)
+    since = held_since(
+        tags=len(tags),
+        vanished=len(vanished),
+        root_changed=bool(before.root_inode) and before.root_inode != root_inode,
+        since=before.held_since,
+        now=now,
+        hold_seconds=0 if policy.accepted else policy.hold_seconds,
+    )
+    pins = _stored(pinned, tags, stored)
+    holds = _stored(vanished, tags, stored) if since is not None else ()
+    present = (*images, *pins, *holds)
+    leaving = _leaving(present, before, policy, now)
+    going = {key: image for key in leaving if (image := stored(key[0], None, key[1])) is not None}
+    ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
+    if since is not None:
+        ends.append(since + policy.hold_seconds)
+    return Resolved(
+        catalog=catalog_of(present, going.values()),
+        served=(*present, *going.values()),
+        pinned=_references(pins),
+        held=_references(holds),
+        held_since=since,
+        leaving={key: leaving[key] for key in going},
+        until=min(ends, default=math.inf),
+    )
 
 
-def catalog_of(images: Iterable[Image]) -> Catalog:
-    """The catalog that has every tag and every manifest of ``images``."""
+def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
+    """The catalog that has every tag and every manifest of ``images``, and the manifests of ``going``."""
     builder = CatalogBuilder()
     for image in images:
         for manifest in image.manifests:
             builder.manifest(image.repository, manifest.digest, manifest.media_type)
         if image.tag is not None:
             builder.tag(image.repository, image.tag, image.digest)
+    for image in going:
+        for manifest in image.manifests:
+            builder.manifest(image.repository, manifest.digest, manifest.media_type, listed=False)
     return builder.catalog()
 
 
-def references(images: Iterable[Image]) -> tuple[Reference, ...]:
+def _missing(
+    scan: Scan, images: Iterable[Image], tags: Mapping[Reference, Digest], prefix: str
+) -> tuple[list[Reference], list[Reference]]:
+    """The published tags that are not among ``images``: those to pin, and those that are gone."""
+    present = {(image.repository, image.tag) for image in images}
+    there = scan.unfinished | {(image.repository, image.tag) for image in scan.images}
+    pinned: list[Reference] = []
+    vanished: list[Reference] = []
+    for reference in tags:
+        if reference not in present:
+            name, tag = reference
+            stays = reference in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
+            (pinned if stays else vanished).append(reference)
+    return pinned, vanished
+
+
+def _stored(
+    references: Iterable[Reference], tags: Mapping[Reference, Digest], stored: StoredImage
+) -> tuple[Image, ...]:
+    found = (stored(name, tag, tags[name, tag]) for name, tag in references)
+    return tuple(image for image in found if image is not None)
+
+
+def _leaving(present: Iterable[Image], before: Before, policy: Policy, now: float) -> Leaving:
+    """When each manifest left that was published, is not ``present``, and has grace left."""
+    kept = {(image.repository, manifest.digest) for image in present for manifest in image.manifests}
+    leaving = {}
+    for repository in before.catalog.repositories:
+        for digest in repository.manifests:
+            key = repository.name, digest
+            if key not in kept:
+                left = min(before.leaving.get(key, now), now)  # a clock may have been set back
+                if left >= policy.pruned and now < _end(left, policy.grace_seconds):
+                    leaving[key] = left
+    return leaving
+
+
+def _end(left: float, grace_seconds: float) -> float:
+    """When the grace of what ``left`` ends: at few moments, so that one reload does for many."""
+    step = max(1.0, grace_seconds / 4)
+    return math.ceil((left + grace_seconds) / step) * step if grace_seconds else left
+
+
+def _references(images: Iterable[Image]) -> tuple[Reference, ...]:
     return tuple((image.repository, image.tag) for image in images if image.tag is not None)
 
 

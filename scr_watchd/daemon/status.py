@@ -35,6 +35,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     images: int = 0
     problems: tuple[ProblemStatus, ...] = ()
     pinned: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    held_since: float | None = None
+    only_stored_bytes: int = 0
+    """What nothing but the store holds: pinned, held, or in its grace period."""
     watch: str = ""
     store: str = ""
     links: str = ""

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from scr_watchd.daemon.debounce import Debounce
-from scr_watchd.daemon.outcome import Failed, Outcome, Published, Rejected, Unchanged, Unconfirmed
+from scr_watchd.daemon.outcome import Failed, Outcome, Published, Rejected, Unchanged, Unconfirmed, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Timetable:
         """The settings were read again: look at everything now."""
         self.rhythm = rhythm
         self._debounce = Debounce(rhythm.quiet_seconds, rhythm.max_wait_seconds)
+        self.asked()
+
+    def asked(self) -> None:
+        """Somebody wants a look at everything now."""
         self.full_at = -math.inf
 
     def looking(self) -> None:
@@ -68,7 +72,7 @@ class Timetable:
                 self.earliest = now + self.rhythm.min_reload_seconds
             case Unchanged():
                 self.earliest = -math.inf
-            case Rejected() | Failed() | Unconfirmed():
+            case Rejected() | Failed() | Unconfirmed() | Waiting():
                 # whoever repairs something changes no image, so no event tells of it
                 self.earliest = now + self.rhythm.min_reload_seconds
                 self.light_at = now + self.rhythm.poll_seconds

@@ -236,12 +236,14 @@ class _Walk:
         ):
             image = known.image
         else:
-            image = self._examine(descriptor, path, real or path, statuses)
+            image = self._examine(descriptor, path, real or path, statuses, entries)
             if known is not None and known.image == image:
                 image = known.image
         self.seen[path] = _Known(identity, entries, newest < self._settled_ns, nested, image)
 
-    def _examine(self, descriptor: int, path: str, real: str, statuses: dict[str, os.stat_result]) -> Image:
+    def _examine(
+        self, descriptor: int, path: str, real: str, statuses: dict[str, os.stat_result], entries: int
+    ) -> Image:
         where = place(path, prefix=self._prefix, root=self._shown)
         try:
             manifests, blobs = examine(
@@ -250,7 +252,7 @@ class _Walk:
         except (RefusedError, OSError):
             self._is_unfinished(where)
             raise
-        return Image(real, where.repository, where.tag, manifests, blobs)
+        return Image(real, where.repository, where.tag, manifests, blobs, entries)
 
     def _without_manifest(self, path: str, statuses: dict[str, os.stat_result], *, nested: bool) -> None:
         if "oci-layout" in statuses:

@@ -38,7 +38,8 @@ class Image:
 
     ``path`` is its directory relative to the root, free of symbolic links. ``tag`` is ``None``
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
-    the others are the children of an index.
+    the others are the children of an index. ``files`` changes whenever a file of the directory does,
+    even if it says the same.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Image:
     tag: Tag | None
     manifests: tuple[ManifestFile, ...]
     blobs: tuple[Descriptor, ...]
+    files: int = 0
 
     @property
     def digest(self) -> Digest:
@@ -55,11 +57,13 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class Repository:
     """One repository. ``tags`` are in ASCII order, as tag lists must be (distribution
-    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest."""
+    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest.
+    One that is not ``listed`` has only manifests that are about to go: no list names it."""
 
     name: RepositoryName
     tags: Mapping[Tag, Digest]
     manifests: Mapping[Digest, MediaType]
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,15 @@ class CatalogBuilder:
     def __init__(self) -> None:
         self._tags: dict[RepositoryName, dict[Tag, Digest]] = {}
         self._manifests: dict[RepositoryName, dict[Digest, MediaType]] = {}
+        self._listed: set[RepositoryName] = set()
 
-    def manifest(self, name: RepositoryName, digest: Digest, media_type: MediaType) -> None:
+    def manifest(
+        self, name: RepositoryName, digest: Digest, media_type: MediaType, *, listed: bool = True
+    ) -> None:
+        """Add a manifest; a repository is listed if one of its manifests is."""
         self._manifests.setdefault(name, {})[digest] = media_type
+        if listed:
+            self._listed.add(name)
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
         """Point ``tag`` at a manifest that is, or will be, added to the same repository."""
@@ -97,6 +107,7 @@ class CatalogBuilder:
                     name=name,
                     tags=dict(sorted(self._tags.get(name, {}).items())),
                     manifests=dict(sorted(manifests.items())),
+                    listed=name in self._listed,
                 )
                 for name, manifests in sorted(self._manifests.items())
             )

@@ -13,6 +13,8 @@ from scr_watchd.publish.nginx import NginxError, run_reload_command
 if TYPE_CHECKING:
     from scr_watchd.publish.answering import Question
 
+_CROWD = 4
+
 Way = Literal["signal", "process", "command", "none"]
 
 
@@ -53,6 +55,20 @@ class Verdict:
 def find_master(how: Reloading) -> Process:
     """The nginx that is to be told. Raises ``NotRunningError``."""
     return processes.by_process_table() if how.way == "process" else processes.by_pid_file(how.pid_file())
+
+
+def crowd(how: Reloading) -> str:
+    """What to wait for before the next reload: several times as many workers that only finish their
+    downloads as there are at work. Empty if it need not wait."""
+    try:
+        workers = processes.workers(find_master(how))
+    except NotRunningError:
+        return ""
+    leaving = sum(workers.values())
+    working = len(workers) - leaving
+    if leaving <= _CROWD * max(1, working):
+        return ""
+    return f"{leaving} old workers of nginx still finish downloads; their memory is spared for a minute"
 
 
 def reload(how: Reloading, generation: str, *, progress: Callable[[], None]) -> Verdict:

@@ -4,6 +4,7 @@ STATE/lock              held by the one daemon that works here; holds its proces
 STATE/status.json       for `scr-watchd status`
 STATE/published.json    the catalog that nginx is known to serve, and its generation
 STATE/pending           the same for a generation that is switched to but not confirmed
+STATE/*.request         what a command asks of the daemon
 STATE/nginx/current     -> generations/ID/, what nginx includes
 STATE/store/            links to blobs, copies of manifests (see store.py)
 """
@@ -12,9 +13,10 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -109,36 +111,57 @@ def running(state: State) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A generation and the catalog that it was rendered from."""
+    """A generation, the catalog that it was rendered from, and why some of that is no longer in the
+    tree: since when (seconds since 1970) a manifest is ``leaving``, by repository and digest, and
+    since when removals are held. ``root_inode`` tells the root from another one in its place."""
 
     generation: str
     catalog: Catalog
+    leaving: Mapping[tuple[RepositoryName, Digest], float] = field(default_factory=dict)
+    held_since: float | None = None
+    root_inode: int = 0
 
 
-class _RepositoryFile(msgspec.Struct):
+class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str]
     manifests: dict[str, str]
+    listed: bool = True
+    leaving: dict[str, float] = {}
 
 
 class _RecordFile(msgspec.Struct):
     generation: str
     repositories: dict[str, _RepositoryFile]
+    held_since: float | None = None
+    root_inode: int = 0
     format: int = 1
 
 
 def write_pending(state: State, record: Record) -> None:
     """Note that nginx is about to be given ``record``, so that a start after a crash can go on."""
-    content = _RecordFile(
-        record.generation,
-        {
-            str(each.name): _RepositoryFile(
-                {str(tag): str(digest) for tag, digest in each.tags.items()},
-                {str(digest): media_type.value for digest, media_type in each.manifests.items()},
-            )
-            for each in record.catalog.repositories
-        },
+    write_atomically(state.pending, _encode(record))
+
+
+def write_published(state: State, record: Record) -> None:
+    """Note something else about the generation that nginx answers from already."""
+    write_atomically(state.published, _encode(record))
+
+
+def _encode(record: Record) -> bytes:
+    repositories = {
+        str(each.name): _RepositoryFile(
+            {str(tag): str(digest) for tag, digest in each.tags.items()},
+            {str(digest): media_type.value for digest, media_type in each.manifests.items()},
+            each.listed,
+        )
+        for each in record.catalog.repositories
+    }
+    for (name, digest), since in record.leaving.items():
+        repository = repositories[str(name)]
+        repository.leaving = {**repository.leaving, str(digest): since}
+    return msgspec.json.encode(
+        _RecordFile(record.generation, repositories, record.held_since, record.root_inode)
     )
-    write_atomically(state.pending, msgspec.json.encode(content))
 
 
 def confirm_pending(state: State) -> None:
@@ -160,12 +183,37 @@ def _read(path: Path) -> Record | None:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_RecordFile)
         builder = CatalogBuilder()
+        leaving = {}
         for name_text, repository in content.repositories.items():
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
-                builder.manifest(name, Digest.parse(digest), MediaType(media_type))
+                builder.manifest(name, Digest.parse(digest), MediaType(media_type), listed=repository.listed)
             for tag, digest in repository.tags.items():
                 builder.tag(name, Tag.parse(tag), Digest.parse(digest))
+            for digest, since in repository.leaving.items():
+                leaving[name, Digest.parse(digest)] = since
     except FileNotFoundError:
         return None
-    return Record(content.generation, builder.catalog())
+    return Record(content.generation, builder.catalog(), leaving, content.held_since, content.root_inode)
+
+
+# -- requests: what a command asks of the daemon, also of one that does not run now -----------------
+
+Request = Literal["accept", "prune"]
+
+
+def request(state: State, what: Request, text: str = "") -> None:
+    """Leave a request; whoever has it leaves is told by SIGUSR1 to look."""
+    write_atomically(state.path / f"{what}.request", text.encode())
+
+
+def requested(state: State, what: Request) -> str | None:
+    """The text of a request that is still there."""
+    try:
+        return (state.path / f"{what}.request").read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def answered(state: State, what: Request) -> None:
+    (state.path / f"{what}.request").unlink(missing_ok=True)

@@ -6,101 +6,151 @@
 A hard link keeps a blob's bytes while a writer wipes its directory and copies it again, so that the
 last complete version stays pullable. Where none can be made the link is symbolic, and only that is
 lost. Names that start with a dot cannot be repository names, so nothing here can collide.
+
+What the store holds may be taken away or damaged at any time. Each ``take`` looks whether the
+directories are as it left them, and mends what is not from the tree.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular, sync_directory
+from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular
 from scr_watchd.oci.catalog import Image, ManifestFile, Problem
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 from scr_watchd.publish.place import StorePlace
 
 # link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _BATCH = 256  # manifests that are written before they are synced, so that one journal commit does for all
+_INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
+_INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
 
 _Key = tuple[RepositoryName, str]
+_Mark = tuple[int, int]
 
 
-class _ChangedError(Exception):
-    """A file is no longer what the scan saw; the text says which."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is safe in the store, what is not and why, and how many images wait for their hashes."""
+
+    images: tuple[Image, ...]
+    problems: tuple[Problem, ...] = ()
+    waiting: int = 0
+
+
+class _UnusableError(Exception):
+    """A blob or manifest that cannot be published."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class _WaitingError(Exception):
+    """A blob whose bytes are still being hashed."""
 
 
 class Store:
-    """The store of one images tree at ``place``. Remembers which images it has taken."""
+    """The store of one images tree at ``place``. Remembers which images it has taken.
 
-    def __init__(self, place: StorePlace, root: Path, *, progress: Callable[[], None] = lambda: None) -> None:
+    With ``verify`` a blob is hashed before it is published for the first time. With ``trusting`` the
+    first ``take`` publishes first and hashes afterwards: on a first start over an old tree.
+    """
+
+    def __init__(
+        self,
+        place: StorePlace,
+        root: Path,
+        *,
+        hasher: Hasher | None = None,
+        trusting: bool = False,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self.place = place
         self._root = root
         self._progress = progress
+        self._hasher = hasher
+        self._trusting = trusting
         self._taken: dict[_Key, Image] = {}
         self._symbolic: set[RepositoryName] = set()
-        self._dirty: set[Path] = set()
+        self._marks: dict[str, _Mark] = {}
+        self._dirty: dict[str, Path] = {}
         self._unsynced: dict[Path, Path] = {}
+        self._inline_left = 0
+        self._open: tuple[str, int] | None = None
 
-    def take(self, images: Iterable[Image]) -> tuple[tuple[Image, ...], tuple[Problem, ...]]:
-        """Link and copy what ``images`` need; return those that are safe in the store.
+    @property
+    def is_there(self) -> bool:
+        """Whether the store is as the last pass left it: it may lie where others remove it."""
+        return all(_mark(Path(path)) == mark for path, mark in self._marks.items())
 
-        An image that changed since it was scanned comes back as a ``Problem``; the pass that its
-        change causes will see it anew. Raises ``OSError`` if the store cannot be written.
+    @property
+    def has_news(self) -> bool:
+        """Whether hashes are known that the last ``take`` waited for."""
+        return self._hasher is not None and self._hasher.has_news
+
+    def take(self, images: Iterable[Image]) -> Taken:
+        """Link and copy what ``images`` need.
+
+        An image that changed since it was scanned, and one with a blob whose bytes are not what its
+        name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written.
         """
-        if not self.is_there():
-            self._taken.clear()  # the first time, or somebody removed the store
-            make_directory(self._manifests)
+        make_directory(self._manifests)
         wanted = {_key(image): image for image in images}
         again = self._to_look_at_again(wanted)
+        before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
+        self._unsynced.clear()
+        self._inline_left = _INLINE_BYTES_OF_A_PASS
         kept: dict[_Key, Image] = {}
         problems: list[Problem] = []
-        taken, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
-        self._unsynced.clear()
-        with open_directory(self._root) as root:
+        waiting = 0
+        with open_directory(self._root) as root, self._closing():
             for key, image in wanted.items():
                 self._progress()
-                if taken.get(key) is not image or image.repository in again:
-                    try:
-                        self._take(root, image)
-                    except _ChangedError as error:
-                        problems.append(
-                            Problem(
-                                f"{self._root}/{image.path}",
-                                f"it changed while it was published: {error}",
-                                "Nothing to do if it is being copied: the next pass looks again.",
-                            )
-                        )
-                        continue
-                kept[key] = image
+                known = before.get(key)
+                if known is image and image.repository not in again and key not in again:
+                    kept[key] = image
+                    continue
+                try:
+                    self._take(root, image, changed=known is not None and known is not image)
+                except _UnusableError as error:
+                    problems.append(_problem(self._root, image, error))
+                except _WaitingError:
+                    waiting += 1
+                else:
+                    kept[key] = image
         self._sync()
         self._taken = kept
-        return tuple(kept.values()), tuple(problems)
+        self._trusting = False
+        return Taken(tuple(kept.values()), tuple(problems), waiting)
 
-    def is_there(self) -> bool:
-        """Whether the store still exists: it may lie where an ``rsync --delete`` removes it."""
-        return self._manifests.is_dir()
-
-    def image(self, repository: RepositoryName, tag: Tag, digest: Digest) -> Image | None:
+    def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it, whole; ``None`` if anything is missing."""
         manifests: dict[Digest, ManifestFile] = {}
         blobs: dict[Digest, Descriptor] = {}
         queue = [digest]
-        with open_directory(self._manifests) as directory:
-            while queue:
-                wanted = queue.pop()
-                if wanted in manifests:
-                    continue
-                try:
+        try:
+            with open_directory(self._manifests) as directory:
+                while queue:
+                    wanted = queue.pop()
+                    if wanted in manifests:
+                        continue
                     raw, _ = read_regular(wanted.hex, within=directory, limit=MANIFEST_BYTES)
                     manifest = parse(raw)
-                except (OSError, ManifestError):
-                    return None
-                manifests[wanted] = ManifestFile(wanted, manifest.media_type, len(raw), wanted.hex)
-                blobs |= {blob.digest: blob for blob in manifest.blobs}
-                queue += [child.digest for child in manifest.manifests]
+                    manifests[wanted] = ManifestFile(wanted, manifest.media_type, len(raw), wanted.hex)
+                    blobs |= {blob.digest: blob for blob in manifest.blobs}
+                    queue += [child.digest for child in manifest.manifests]
+        except (OSError, ManifestError):
+            return None
         present = [blob for blob in blobs.values() if self._has(repository, blob)]
         if any(not blob.optional for blob in blobs.values() if blob not in present):
             return None
@@ -121,60 +171,132 @@ class Store:
             if path == base or path.startswith(f"{base}/.manifests"):
                 continue
             repository, _, rest = path[len(base) + 1 :].partition("/.blobs")
-            needed = blobs.get(repository, set())
+            needed = blobs.get(repository, set()) if rest else set()
             for name in files:
-                if not rest or name not in needed:
-                    Path(path, name).unlink()
+                if name not in needed:
+                    os.unlink(f"{path}/{name}")
             if not os.listdir(path):
-                Path(path).rmdir()
+                os.rmdir(path)
+                self._marks.pop(path, None)
+            elif path in self._marks:
+                self._marks[path] = _mark(Path(path))
+        self._marks[str(self._manifests)] = _mark(self._manifests)
+
+    def only_here(self, images: Iterable[Image]) -> int:
+        """The bytes of the blobs of ``images`` that nothing but the store holds."""
+        sizes: dict[int, int] = {}
+        for image in images:
+            for blob in image.blobs:
+                try:
+                    status = self._blob(image.repository, blob.digest).lstat()
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    sizes[status.st_ino] = status.st_size
+        return sum(sizes.values())
+
+    def _to_look_at_again(self, wanted: dict[_Key, Image]) -> set[object]:
+        """Repositories whose directories others changed, or with symbolic links of which some may lead
+        into a directory that is gone; and images of which new hashes are known."""
+        again: set[object] = set()
+        repositories = {str(image.repository) for image in wanted.values()}
+        if self._marks.get(str(self._manifests)) != _mark(self._manifests):
+            again |= repositories
+        for path, mark in list(self._marks.items()):
+            if _mark(Path(path)) != mark:
+                again.add(path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0])
+                del self._marks[path]
+        for key, image in self._taken.items():
+            if image.repository in self._symbolic and wanted.get(key) is not image:
+                again.add(image.repository)
+        if self._hasher is not None:
+            again |= {job.owner for job in self._hasher.news()}
+        return again
 
     # -- blobs -------------------------------------------------------------------------------------
 
-    def _take(self, root: int, image: Image) -> None:
+    def _take(self, root: int, image: Image, *, changed: bool) -> None:
         try:
             with open_directory(image.path, within=root) as source:
+                waits = False
                 for blob in image.blobs:
-                    self._take_blob(source, image, blob)
+                    try:
+                        self._take_blob(source, image, blob, changed=changed)
+                    except _WaitingError:
+                        waits = True  # the others may be hashed meanwhile
+                if waits:
+                    raise _WaitingError
                 for manifest in image.manifests:
                     self._take_manifest(source, manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError) as error:
-            raise _ChangedError(error.strerror) from error
+            raise _changed(str(error.strerror)) from error
 
-    def _take_blob(self, source: int, image: Image, blob: Descriptor) -> None:
+    def _take_blob(self, source: int, image: Image, blob: Descriptor, *, changed: bool) -> None:
         file = blob.digest.hex
-        link = self._blob(image.repository, blob.digest)
         before = os.stat(file, dir_fd=source, follow_symlinks=False)
         if not stat.S_ISREG(before.st_mode) or before.st_size != blob.size:
-            raise _ChangedError(f"blob {blob.digest} is not the file it was")
-        try:
-            existing = link.lstat()
-        except FileNotFoundError:
-            existing = None
-            make_directory(link.parent)
-        if existing is not None and self._is_good(link, existing, blob):
-            if stat.S_ISLNK(existing.st_mode):
-                self._symbolic.add(image.repository)
-            return
-        new = link if existing is None else link.with_name(f".{file}.new")
-        if new is not link:
-            new.unlink(missing_ok=True)
-        if self._hard_link(source, file, new):
-            after = new.lstat()
-            if after.st_ino != before.st_ino or after.st_size != blob.size:
-                new.unlink()
-                raise _ChangedError(f"blob {blob.digest} was replaced")
-        else:
-            new.symlink_to(f"{self.place.root_seen_as}/{image.path}/{file}")
+            raise _changed(f"blob {blob.digest} is not the file it was")
+        directory, place = self._directory(image.repository, blob.digest.algorithm)
+        existing = _lstat(file, directory)
+        if existing is None or not self._is_good(f"{place}/{file}", existing, blob):
+            if not self._trusting:
+                self._prove(source, image, blob, before, wait=True)
+            self._link(source, directory, image, blob, before, replace=existing is not None)
+            self._dirty[place] = Path(place)
+            if self._trusting:
+                self._prove(source, image, blob, before, wait=False)
+        elif stat.S_ISLNK(existing.st_mode):
             self._symbolic.add(image.repository)
-        if new is not link:
-            new.rename(link)
-        self._dirty.add(link.parent)
+            if changed:
+                self._prove(source, image, blob, before, wait=False)
+        elif existing.st_ino == before.st_ino:
+            if changed or self._is_known_bad(before):  # written in place, perhaps
+                try:
+                    self._prove(source, image, blob, before, wait=False)
+                except _UnusableError:
+                    os.unlink(file, dir_fd=directory)  # what is served is true, or is not served
+                    self._dirty[place] = Path(place)
+                    raise
+        elif (
+            existing.st_nlink == 1
+            and self.place.hard_links
+            and self._prove(source, image, blob, before, wait=False)
+        ):
+            # copied anew, so that the bytes are there twice and ours is the last link to the old ones
+            self._link(source, directory, image, blob, before, replace=True)
+            self._dirty[place] = Path(place)
+        self._marks.setdefault(place, (0, 0))
 
-    def _hard_link(self, source: int, file: str, new: Path) -> bool:
+    def _link(
+        self,
+        source: int,
+        directory: int,
+        image: Image,
+        blob: Descriptor,
+        before: os.stat_result,
+        *,
+        replace: bool,
+    ) -> None:
+        file = blob.digest.hex
+        new = f".{file}.new" if replace else file
+        if replace:
+            _unlink(new, directory)
+        if self._hard_link(source, file, directory, new):
+            after = os.stat(new, dir_fd=directory, follow_symlinks=False)
+            if identity(after) != identity(before):
+                _unlink(new, directory)
+                raise _changed(f"blob {blob.digest} was replaced")
+        else:
+            os.symlink(f"{self.place.root_seen_as}/{image.path}/{file}", new, dir_fd=directory)
+            self._symbolic.add(image.repository)
+        if replace:
+            os.rename(new, file, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def _hard_link(self, source: int, file: str, directory: int, new: str) -> bool:
         if not self.place.hard_links:
             return False
         try:
-            os.link(file, new, src_dir_fd=source, follow_symlinks=False)
+            os.link(file, new, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
         except OSError as error:
             if error.errno in _CANNOT_LINK:
                 return False
@@ -184,17 +306,17 @@ class Store:
     def _has(self, repository: RepositoryName, blob: Descriptor) -> bool:
         link = self._blob(repository, blob.digest)
         try:
-            return self._is_good(link, link.lstat(), blob)
+            return self._is_good(str(link), link.lstat(), blob)
         except FileNotFoundError:
             return False
 
-    def _is_good(self, link: Path, status: os.stat_result, blob: Descriptor) -> bool:
+    def _is_good(self, link: str, status: os.stat_result, blob: Descriptor) -> bool:
         """Whether ``link`` leads to a file of the right size; a symbolic one is followed as nginx
-        would, with its idea of the root translated to ours."""
+        would, with its idea of the root translated to ours. One that could be hard is not good."""
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(link)
             seen = self.place.root_seen_as
-            if not target.startswith(f"{seen}/"):
+            if self.place.hard_links or not target.startswith(f"{seen}/"):
                 return False
             try:
                 status = os.lstat(f"{self._root}{target[len(seen) :]}")
@@ -202,16 +324,69 @@ class Store:
                 return False
         return stat.S_ISREG(status.st_mode) and status.st_size == blob.size
 
-    def _to_look_at_again(self, wanted: dict[_Key, Image]) -> set[RepositoryName]:
-        """Repositories with symbolic links, some of which may lead into a directory that is gone."""
-        return {
-            image.repository
-            for key, image in self._taken.items()
-            if image.repository in self._symbolic and wanted.get(key) is not image
-        }
-
     def _blob(self, repository: RepositoryName, digest: Digest) -> Path:
         return self.place.path / repository / ".blobs" / digest.algorithm / digest.hex
+
+    def _directory(self, repository: RepositoryName, algorithm: str) -> tuple[int, str]:
+        """A descriptor of the directory for blobs, open until another is asked for, and its path."""
+        place = f"{self.place.path}/{repository}/.blobs/{algorithm}"
+        if self._open is None or self._open[0] != place:
+            self._close()
+            make_directory(Path(place))
+            self._open = place, os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._open[1], place
+
+    def _close(self) -> None:
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._close()
+
+    # -- what the bytes are --------------------------------------------------------------------------
+
+    def _prove(
+        self, source: int, image: Image, blob: Descriptor, status: os.stat_result, *, wait: bool
+    ) -> bool:
+        """Whether the blob is known to have its digest.
+
+        Raises ``_UnusableError`` if it is known not to, and ``_WaitingError`` if that must be waited
+        for.
+        """
+        if self._hasher is None:
+            return True
+        what = identity(status)
+        known = self._hasher.result(what)
+        if known is None and self._is_small(image):
+            known = has_digest(blob.digest.hex, blob.digest, within=source, expected=what)
+            self._inline_left -= blob.size
+            if known is None:
+                raise _changed(f"blob {blob.digest} changed while it was read")
+        if known:
+            self._hasher.forget(what)
+            return True
+        if known is False:
+            file = f"{self._root}/{image.path}/{blob.digest.hex}"
+            raise _UnusableError(
+                f"the bytes of {file} are not those that its name says",
+                f"Copy it again: skopeo copy docker://SOURCE dir:{self._root}/{image.path}",
+            )
+        self._hasher.submit(Job(image.path, blob.digest.hex, what, blob.digest, _key(image)))
+        if wait:
+            raise _WaitingError
+        return False
+
+    def _is_small(self, image: Image) -> bool:
+        size = sum(blob.size for blob in image.blobs)
+        return not self._trusting and size <= min(_INLINE_BYTES, self._inline_left)
+
+    def _is_known_bad(self, status: os.stat_result) -> bool:
+        return self._hasher is not None and self._hasher.result(identity(status)) is False
 
     # -- manifests ---------------------------------------------------------------------------------
 
@@ -221,19 +396,14 @@ class Store:
 
     def _take_manifest(self, source: int, manifest: ManifestFile) -> None:
         copy = self._manifests / manifest.digest.hex
-        if copy in self._unsynced.values():
+        new = copy.with_name(f".{manifest.digest.hex}.new")
+        if new in self._unsynced or _is_copy(copy, manifest):
             return
-        try:
-            status = copy.lstat()
-            if stat.S_ISREG(status.st_mode) and status.st_size == manifest.size:
-                return
-        except FileNotFoundError:
-            pass
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
         if sha256(raw).hexdigest() != manifest.digest.hex:
-            raise _ChangedError(f"{manifest.file} is not what it was")
-        new = copy.with_name(f".{manifest.digest.hex}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+            raise _changed(f"{manifest.file} is not what it was")
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "wb") as file:
             file.write(raw)
             file.flush()
@@ -247,22 +417,47 @@ class Store:
     def _sync(self) -> None:
         """Have everything that was written since the last time survive a power cut."""
         for new in self._unsynced:
-            descriptor = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _fsync(new)
         for new, copy in self._unsynced.items():
             new.rename(copy)
-            self._dirty.add(copy.parent)
+        if self._unsynced:
+            self._dirty[str(self._manifests)] = self._manifests
         self._unsynced.clear()
-        for directory in self._dirty:
-            sync_directory(directory)
+        for path in self._dirty.values():
+            _fsync(path)
+        for place in (*self._dirty, str(self._manifests)):
+            self._marks[place] = _mark(Path(place))
         self._dirty.clear()
+        for place, mark in self._marks.items():
+            if mark == (0, 0):  # seen for the first time, and in order
+                self._marks[place] = _mark(Path(place))
 
 
 def _key(image: Image) -> _Key:
     return image.repository, image.tag or image.digest
+
+
+def _problem(root: Path, image: Image, error: _UnusableError) -> Problem:
+    return Problem(f"{root}/{image.path}", error.reason, error.remedy)
+
+
+def _changed(what: str) -> _UnusableError:
+    return _UnusableError(
+        f"it changed while it was published: {what}",
+        "Nothing to do if it is being copied: the next pass looks again.",
+    )
+
+
+def _is_copy(path: Path, manifest: ManifestFile) -> bool:
+    """Whether ``path`` is our copy, and not a link that somebody put there to save space."""
+    status = _lstat(str(path))
+    return (
+        status is not None
+        and stat.S_ISREG(status.st_mode)
+        and status.st_size == manifest.size
+        and status.st_nlink == 1
+        and int(status.st_mtime) == _moment(manifest.digest)
+    )
 
 
 def _moment(digest: Digest) -> int:
@@ -272,3 +467,31 @@ def _moment(digest: Digest) -> int:
     agree on it.
     """
     return 946_684_800 + int(digest.hex[:8], 16) % 631_152_000
+
+
+def _mark(path: Path) -> _Mark:
+    """What changes when somebody adds or removes a name in ``path``; ``(0, 0)`` if it is gone."""
+    status = _lstat(str(path))
+    return (status.st_ino, status.st_mtime_ns) if status is not None else (0, 0)
+
+
+def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
+    try:
+        return os.stat(path, dir_fd=directory, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

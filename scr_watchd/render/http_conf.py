@@ -141,9 +141,11 @@ def _list_maps(
     numbered: list[tuple[str, Repository]], long_values: "_LongValues", *, list_repositories: bool
 ) -> list[str]:
     tags = {rid: long_values.token(_strings(each.tags), separator=",") for rid, each in numbered}
-    names = [each.name for _, each in numbered] if list_repositories else []
+    names = [each.name for _, each in numbered if each.listed] if list_repositories else []
+    unlisted = {rid: "''" for rid, each in numbered if not each.listed}
     return [
         _map("$scr_rid", "scr_tags", tags),
+        _map("$scr_rid", "scr_is_listed", {"": "''", **unlisted}, default="1"),
         _constant("scr_catalog", long_values.token(_strings(names), separator=",")),
         _constant("scr_catalog_open", "1" if list_repositories else "''"),
     ]

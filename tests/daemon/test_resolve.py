@@ -1,24 +1,57 @@
 """What stays published although the tree does not show it."""
 
+import math
+
 import pytest
 
-from scr_watchd.daemon.resolve import catalog_of, pins
+from scr_watchd.daemon.resolve import Before, Policy, Resolved, catalog_of, resolve
 from scr_watchd.images.scan import Scan
-from scr_watchd.oci.catalog import Image, ManifestFile, Reference
+from scr_watchd.oci.catalog import Catalog, Image, ManifestFile, Reference
 from scr_watchd.oci.manifest import MediaType
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 OLD = Digest(f"sha256:{'a' * 64}")
+NEW = Digest(f"sha256:{'b' * 64}")
 APP: Reference = (RepositoryName("lib/app"), Tag("1"))
+NOW = 1_000_000.0
 
 
-def image(reference: Reference = APP) -> Image:
+def image(reference: Reference = APP, digest: Digest = OLD) -> Image:
     name, tag = reference
-    return Image(f"{name}/{tag}", name, tag, (ManifestFile(OLD, MediaType.OCI_MANIFEST, 1, "m"),), ())
+    return Image(f"{name}/{tag}", name, tag, (ManifestFile(digest, MediaType.OCI_MANIFEST, 1, "m"),), ())
+
+
+def stored(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
+    return Image("", name, tag, (ManifestFile(digest, MediaType.OCI_MANIFEST, 1, "m"),), ())
+
+
+def lost(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
+    return None
 
 
 def scan(*, images: tuple[Image, ...] = (), unfinished: bool = False, hidden: tuple[str, ...] = ()) -> Scan:
     return Scan(images, (), frozenset({APP} if unfinished else ()), hidden)
+
+
+def resolved(
+    seen: Scan,
+    images: tuple[Image, ...] = (),
+    *,
+    before: Before | None = None,
+    policy: Policy | None = None,
+    root_inode: int = 2,
+    store: object = stored,
+    now: float = NOW,
+) -> Resolved:
+    return resolve(
+        seen,
+        images,
+        before or Before(catalog_of([image()]), {}, None, 2),
+        stored=store,  # type: ignore[arg-type]
+        policy=policy or Policy(),
+        root_inode=root_inode,
+        now=now,
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,23 +68,128 @@ def scan(*, images: tuple[Image, ...] = (), unfinished: bool = False, hidden: tu
     ],
 )
 def test_which_published_tags_stay(seen: Scan, stays: bool) -> None:  # noqa: FBT001 - a table
-    published = catalog_of([image()])
-    pinned = pins(seen, (), published, stored=lambda name, tag, digest: image((name, tag)), prefix="")
-    assert pinned == ((image(),) if stays else ())
+    answer = resolved(seen)
+    assert answer.pinned == ((APP,) if stays else ())
+    assert (APP in answer.catalog.tags()) == stays
 
 
 def test_what_is_in_the_store_no_more_cannot_stay() -> None:
-    published = catalog_of([image()])
-    assert pins(scan(unfinished=True), (), published, stored=lambda *_: None, prefix="") == ()
+    assert resolved(scan(unfinished=True), store=lost).catalog == Catalog()
 
 
 def test_a_tag_that_is_there_needs_no_pin() -> None:
-    published = catalog_of([image()])
-    assert pins(scan(unfinished=True), (image(),), published, stored=lambda *_: image(), prefix="") == ()
+    answer = resolved(scan(unfinished=True), (image(digest=NEW),))
+    assert answer.pinned == ()
+    assert answer.catalog.tags() == {APP: NEW}
 
 
 def test_a_prefix_is_no_part_of_the_path() -> None:
     reference = (RepositoryName("mirror/lib/app"), Tag("1"))
-    published = catalog_of([image(reference)])
-    seen = scan(hidden=("lib",))
-    assert pins(seen, (), published, stored=lambda *_: image(reference), prefix="mirror/") != ()
+    before = Before(catalog_of([image(reference)]), {}, None, 2)
+    assert resolved(scan(hidden=("lib",)), before=before, policy=Policy(prefix="mirror/")).pinned == (
+        reference,
+    )
+
+
+def test_what_was_replaced_can_be_pulled_by_digest_until_its_grace_ends() -> None:
+    policy = Policy(grace_seconds=100)
+    answer = resolved(scan(), (image(digest=NEW),), policy=policy)
+    (repository,) = answer.catalog.repositories
+    assert repository.tags == {APP[1]: NEW}
+    assert set(repository.manifests) == {OLD, NEW}
+    assert answer.leaving == {(APP[0], OLD): NOW}
+    assert NOW + 100 <= answer.until <= NOW + 125
+    later = Before(answer.catalog, answer.leaving, None, 2)
+    soon = resolved(scan(), (image(digest=NEW),), before=later, policy=policy, now=answer.until - 1)
+    assert soon.leaving == answer.leaving
+    done = resolved(scan(), (image(digest=NEW),), before=later, policy=policy, now=answer.until)
+    assert (done.leaving, done.until) == ({}, math.inf)
+    assert set(done.catalog.repositories[0].manifests) == {NEW}
+
+
+def test_a_repository_without_images_is_in_no_list_during_its_grace() -> None:
+    (repository,) = resolved(scan(), policy=Policy(grace_seconds=100)).catalog.repositories
+    assert (repository.listed, repository.tags, set(repository.manifests)) == (False, {}, {OLD})
+
+
+def test_what_comes_back_within_its_grace_is_no_longer_leaving() -> None:
+    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW - 50}, None, 2)
+    answer = resolved(scan(), (image(),), before=before, policy=Policy(grace_seconds=100))
+    assert answer.leaving == {}
+    assert answer.catalog.repositories[0].listed
+
+
+def test_graces_end_together() -> None:
+    ends = {
+        resolved(scan(), policy=Policy(grace_seconds=400), now=NOW + seconds).until for seconds in range(100)
+    }
+    assert len(ends) <= 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "leaves"),
+    [
+        pytest.param(Policy(grace_seconds=100, pruned=NOW + 1), True, id="pruned now"),
+        pytest.param(Policy(grace_seconds=100, pruned=NOW - 60), False, id="pruned, but it left just now"),
+        pytest.param(Policy(), True, id="no grace"),
+    ],
+)
+def test_when_grace_ends_early(policy: Policy, leaves: bool) -> None:  # noqa: FBT001 - a table
+    assert (resolved(scan(), policy=policy).leaving == {}) == leaves
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_a_grace_for_ever() -> None:
+    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW + 10**6}, None, 2)
+    assert resolved(scan(), before=before, policy=Policy(grace_seconds=100)).until <= NOW + 125
+
+
+def many(count: int) -> tuple[Image, ...]:
+    return tuple(image((RepositoryName("app"), Tag(str(number)))) for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("there", "remain", "root_inode", "held"),
+    [
+        pytest.param(10, 4, 2, 6, id="more than half of ten vanish"),
+        pytest.param(10, 5, 2, 0, id="half of ten vanish"),
+        pytest.param(9, 0, 2, 0, id="all of nine vanish"),
+        pytest.param(9, 8, 3, 1, id="one of nine vanishes, and the root is another directory"),
+        pytest.param(9, 9, 3, 0, id="the root is another directory, and all are there"),
+    ],
+)
+def test_when_removals_are_held(there: int, remain: int, root_inode: int, held: int) -> None:
+    before = Before(catalog_of(many(there)), {}, None, 2)
+    policy = Policy(hold_seconds=1000)
+    answer = resolved(scan(), many(remain), before=before, policy=policy, root_inode=root_inode)
+    assert len(answer.held) == held
+    assert (answer.held_since is not None) == bool(held)
+    assert len(answer.catalog.tags()) == remain + held
+
+
+def test_additions_go_on_while_removals_are_held() -> None:
+    new = image((RepositoryName("new"), Tag("1")), NEW)
+    before = Before(catalog_of(many(10)), {}, None, 2)
+    answer = resolved(scan(), (new,), before=before, policy=Policy(hold_seconds=1000))
+    assert len(answer.catalog.tags()) == 11
+
+
+@pytest.mark.parametrize(
+    ("policy", "now"),
+    [
+        pytest.param(Policy(hold_seconds=1000, accepted=True), NOW + 1, id="it is accepted"),
+        pytest.param(Policy(hold_seconds=1000), NOW + 1000, id="its time is over"),
+        pytest.param(Policy(hold_seconds=0), NOW, id="there is no guard"),
+    ],
+)
+def test_when_a_hold_ends(policy: Policy, now: float) -> None:
+    before = Before(catalog_of(many(10)), {}, NOW, 2)
+    answer = resolved(scan(), before=before, policy=policy, now=now)
+    assert (answer.held, answer.held_since, answer.catalog.tags()) == ((), None, {})
+
+
+def test_a_hold_goes_on_for_what_vanishes_later_and_ends_when_all_come_back() -> None:
+    before = Before(catalog_of(many(10)), {}, NOW - 5, 2)
+    policy = Policy(hold_seconds=1000)
+    answer = resolved(scan(), many(9), before=before, policy=policy)
+    assert (len(answer.held), answer.held_since, answer.until) == (1, NOW - 5, NOW + 995)
+    assert resolved(scan(), many(10), before=before, policy=policy).held_since is None

@@ -40,7 +40,8 @@ def test_every_blob_is_linked_and_every_manifest_copied(made: tuple[Path, Store,
     root, store, scanner = made
     built = index(image("a"), image("b"))
     write_image(root / "multi" / "1", built)
-    images, problems = store.take(scanner.full().images)
+    taken = store.take(scanner.full().images)
+    images, problems = taken.images, taken.problems
     assert (len(images), problems) == (2, ())
     assert blob_files(store, "multi") == built.blobs
     for digest, raw in built.manifests.items():
@@ -97,8 +98,7 @@ def test_prune_removes_what_no_image_needs_and_nothing_else(made: tuple[Path, St
     store.take(scanner.full().images)
     for path in sorted((root / "gone").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    images, _ = store.take(scanner.full().images)
-    store.prune(images)
+    store.prune(store.take(scanner.full().images).images)
     assert blob_files(store) == image("one").blobs | image("two").blobs
     assert not (store.place.path / "gone").exists()
     manifests = {path.name for path in (store.place.path / ".manifests" / "sha256").iterdir()}
@@ -112,9 +112,9 @@ def test_repositories_whose_names_look_like_parts_of_the_store_do_not_collide(
     names = ["manifests", f"manifests/sha256/{'a' * 64}", "app/sha256", "blobs"]
     for name in names:
         write_image(root / name / "1", image(name))
-    images, problems = store.take(scanner.full().images)
-    store.prune(images)
-    assert problems == ()
+    taken = store.take(scanner.full().images)
+    store.prune(taken.images)
+    assert taken.problems == ()
     for name in names:
         assert blob_files(store, name) == image(name).blobs
 
@@ -127,7 +127,8 @@ def test_a_file_that_changed_since_the_scan_is_a_problem_and_not_published(
     scan = scanner.full()
     blob = next(path for path in (root / "app" / "1").iterdir() if len(path.name) == 64)
     blob.write_bytes(b"longer than before")
-    images, problems = store.take(scan.images)
+    taken = store.take(scan.images)
+    images, problems = taken.images, taken.problems
     assert [each.repository for each in images] == ["other"]
     assert "it changed while it was published" in problems[0].reason
 
@@ -137,7 +138,8 @@ def test_a_manifest_that_changed_since_the_scan_is_not_copied(made: tuple[Path, 
     scan = scanner.full()
     manifest = root / "app" / "1" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b"layer", b"laier"))
-    images, problems = store.take(scan.images)
+    taken = store.take(scan.images)
+    images, problems = taken.images, taken.problems
     assert (images, len(problems)) == ((), 1)
     assert list((store.place.path / ".manifests" / "sha256").iterdir()) == []
 
@@ -152,7 +154,8 @@ def test_a_blob_that_was_exchanged_for_a_symbolic_link_is_never_followed(
     secret.write_bytes(b"x" * blob.stat().st_size)
     blob.unlink()
     blob.symlink_to(secret)
-    images, problems = store.take(scan.images)
+    taken = store.take(scan.images)
+    images, problems = taken.images, taken.problems
     assert (images, len(problems)) == ((), 1)
 
 
@@ -161,7 +164,7 @@ def test_a_lost_store_is_built_again(made: tuple[Path, Store, Scanner]) -> None:
     scan = scanner.full()
     store.take(scan.images)
     shutil.rmtree(store.place.path)
-    assert not store.is_there()
+    assert not store.is_there
     store.take(scan.images)
     assert blob_files(store) == image("one").blobs
 
@@ -178,8 +181,7 @@ def test_symbolic_links_move_on_when_the_directory_they_lead_to_goes(tmp_path: P
             if f"/app/{tag}/" in str(target):
                 shutil.rmtree(root / "app" / tag)
                 break
-    images, _ = store.take(scanner.full().images)
-    store.prune(images)
+    store.prune(store.take(scanner.full().images).images)
     assert blob_files(store) == built.blobs
 
 

@@ -99,7 +99,8 @@ def stored(root: Path, store: Path) -> Catalog:
     """Scan ``root`` and take all of it into ``store``; nothing may be wrong with it."""
     scan = Scanner(root, reader=ANYBODY).full()
     assert not scan.problems, "\n".join(map(str, scan.problems))
-    images, problems = Store(StorePlace(store, str(store), str(root), ""), root).take(scan.images)
+    taken = Store(StorePlace(store, str(store), str(root), ""), root).take(scan.images)
+    images, problems = taken.images, taken.problems
     assert not problems, "\n".join(map(str, problems))
     return catalog_of(images)
 

@@ -13,6 +13,10 @@ COMMANDS = {
     "serve": "our nginx: serve a directory of images at once, with an nginx of its own",
     "check": "what would be published, what not, and why",
     "status": "what the daemon serves now, and what it does not",
+    "wait": "until an image that was dropped in can be pulled",
+    "verify": "read every byte, and name each image that is rotten",
+    "accept": "images that vanished all at once are meant to be gone",
+    "prune": "free the disk of what was replaced or removed",
 }
 
 USAGE = f"""\
@@ -31,7 +35,8 @@ examples:
                                            add an image
 
 scr-watchd COMMAND --help tells the rest. scr-watchd --version tells the version.
-exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not running, 78 configuration
+exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not running, 75 not yet,
+78 configuration
 """
 
 

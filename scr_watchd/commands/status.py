@@ -1,18 +1,17 @@
 """`scr-watchd status`: what the daemon serves now, and what it does not."""
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import msgspec
 
 from scr_watchd.commands import options
-from scr_watchd.commands.places import find_state
+from scr_watchd.commands.asking import state_of
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, counted
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.publish.state import State, running
+from scr_watchd.publish.state import running
 
 _ABOUT = """\
 What the daemon serves now, and what it does not.
@@ -35,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
-    path = find_state(Path(os.path.abspath(arguments.root))) if arguments.root else settings.state
-    state = State(path)
+    state = state_of(arguments.root, settings)
+    path = state.path
     try:
         pid = running(state)
         status = statuses.read(state.status)
@@ -53,7 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(_text(status, pid, path))
     if pid is None:
         return options.EXIT_NOT_RUNNING
-    fine = status is not None and status.outcome in ("published", "unchanged") and not status.problems
+    fine = (
+        status is not None
+        and status.outcome in ("published", "unchanged")
+        and not status.problems
+        and not status.held
+    )
     return 0 if fine else options.EXIT_PROBLEMS
 
 
@@ -76,6 +80,17 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         else f"{status.store} ({status.links})",
     }
     lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
+    if status.only_stored_bytes:
+        lines.insert(
+            -1, f"{'disk:':<12}{_size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
+        )
+    if status.held:
+        lines += [
+            "",
+            f"held since {_ago(status.held_since)}, because too many vanished at once; to let them go: ",
+        ]
+        lines[-1] += f"scr-watchd accept --state {status.state}"
+        lines += [f"  {tag}" for tag in status.held]
     if status.pinned:
         lines += ["", "served as they were, because their directory holds no complete image now:"]
         lines += [f"  {tag}" for tag in status.pinned]
@@ -89,6 +104,14 @@ def _generation(status: Status) -> str:
     if not status.generation:
         return "none yet"
     return f"{status.generation}, {when if status.confirmed else f'not confirmed ({when})'}"
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
 
 
 def _ago(moment: float | None) -> str:

@@ -1,0 +1,33 @@
+"""How a command asks something of a daemon: a file in its state directory, and a signal."""
+
+import os
+import signal
+from pathlib import Path
+
+from scr_watchd.commands.places import find_state
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.publish.state import Request, State, request, running
+from scr_watchd.settings import Settings
+
+
+def state_of(root: str | None, settings: Settings) -> State:
+    """The state directory of a `serve` of ``root``, or else of the settings."""
+    return State(find_state(Path(os.path.abspath(root))) if root else settings.state)
+
+
+def ask(state: State, what: Request, text: str = "") -> bool:
+    """Leave the request and tell the daemon; whether there is one. Without one it is found by the next.
+
+    Raises ``ScrWatchdError`` if it cannot be left there.
+    """
+    try:
+        request(state, what, text)
+        pid = running(state)
+        if pid:
+            os.kill(pid, signal.SIGUSR1)
+    except OSError as error:
+        raise ScrWatchdError(
+            f"cannot ask the daemon of {state.path}: {error.strerror}",
+            hint="be the user that it runs as, and name its state directory with --state",
+        ) from error
+    return pid is not None

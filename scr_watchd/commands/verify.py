@@ -1,0 +1,108 @@
+"""`scr-watchd verify`: read every byte of a tree, and say which images are rotten."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from scr_watchd.commands import options
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import me, open_directory
+from scr_watchd.images.scan import Scanner
+from scr_watchd.oci.catalog import Image
+from scr_watchd.publish.hashing import has_digest
+
+_ABOUT = """\
+Read every byte of every complete image, at idle priority, and name each image with a blob whose bytes
+are not what its name says. It needs no daemon, and changes nothing.
+
+examples:
+  scr-watchd verify
+  scr-watchd verify ./images --rate 50     at most 50 MB/s
+
+exit status: 0 all is well, 3 something is rotten or incomplete
+"""
+
+_SHOW_SECONDS = 0.2
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("verify", _ABOUT, ("root", "name_prefix"))
+    made.add_argument("path", nargs="?", metavar="ROOT", help="the images tree")
+    made.add_argument("--rate", type=float, metavar="MB", help="read at most so many MB a second")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, _ = options.load(arguments)
+    root = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
+    _be_idle()
+    try:
+        scan = Scanner(root, reader=me(), prefix=settings.name_prefix).full()
+        rotten = _rotten(root, scan.images, _Progress(scan.images, arguments.rate))
+    except OSError as error:
+        raise ScrWatchdError(f"{error.filename or root} cannot be read: {error.strerror}") from error
+    for image, file in rotten:
+        name = f"{image.repository}:{image.tag}" if image.tag else f"{image.repository}@{image.digest}"
+        print(f"rotten: {name}: the bytes of {file} are not those that its name says")
+    for problem in scan.problems:
+        print(f"incomplete: {problem}")
+    print(f"{root}: {len(scan.images)} images read, {len(rotten)} rotten, {len(scan.problems)} incomplete")
+    return options.EXIT_PROBLEMS if rotten or scan.problems else 0
+
+
+def _rotten(root: Path, images: tuple[Image, ...], progress: "_Progress") -> list[tuple[Image, str]]:
+    """Each image with its first bad file. A file is read once, however many images it is part of."""
+    known: dict[tuple[int, int], bool] = {}
+    found = []
+    with open_directory(root) as top:
+        for image in images:
+            with open_directory(image.path, within=top) as directory:
+                for blob in image.blobs:
+                    status = os.stat(blob.digest.hex, dir_fd=directory, follow_symlinks=False)
+                    inode = status.st_dev, status.st_ino
+                    if inode in known:
+                        progress(blob.size)
+                    else:
+                        good = has_digest(blob.digest.hex, blob.digest, within=directory, progress=progress)
+                        known[inode] = good is not False
+                    if not known[inode]:
+                        found.append((image, f"{root}/{image.path}/{blob.digest.hex}"))
+                        break
+    progress.end()
+    return found
+
+
+class _Progress:
+    """A bar on a terminal, and a brake."""
+
+    def __init__(self, images: tuple[Image, ...], megabytes_per_second: float | None) -> None:
+        self._total = sum(blob.size for image in images for blob in image.blobs)
+        self._rate = megabytes_per_second * 1e6 if megabytes_per_second else None
+        self._done = 0
+        self._began = time.monotonic()
+        self._shown = 0.0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if self._rate:
+            time.sleep(max(0.0, self._began + self._done / self._rate - now))
+        if sys.stderr.isatty() and now - self._shown >= _SHOW_SECONDS:
+            self._shown = now
+            share = self._done / max(1, self._total)
+            bar = "#" * int(share * 30)
+            print(f"\r[{bar:<30}] {share:4.0%} of {self._total / 1e6:.0f} MB", end="", file=sys.stderr)
+
+    def end(self) -> None:
+        if self._shown:
+            print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+
+
+def _be_idle() -> None:
+    """Use only what nobody else wants: of the processor, and so of the disk (ioprio_set(2) takes the
+    class from the scheduler's where none is set)."""
+    os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -1,0 +1,118 @@
+"""`scr-watchd wait`: until an image that was just dropped in can be pulled, or cannot."""
+
+import argparse
+import os
+import time
+from hashlib import sha256
+from pathlib import Path
+
+from scr_watchd.commands import options
+from scr_watchd.commands.asking import state_of
+from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.status import ProblemStatus, Status
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.state import State, read_published, running
+
+_ABOUT = """\
+Wait until an image that was dropped in can be pulled; print its digest. If it is not served, print
+why and what to do.
+
+examples:
+  skopeo copy docker://docker.io/library/alpine:3.20 dir:images/alpine:3.20 && scr-watchd wait alpine:3.20
+  scr-watchd wait --timeout 300 library/alpine:3.20
+  ssh mirror scr-watchd wait app:1.0
+
+exit status: 0 it can be pulled, 3 it is not served, 4 the daemon does not run, 75 not yet
+"""
+
+_EXIT_NOT_YET = 75  # EX_TEMPFAIL of sysexits.h
+_POLL_SECONDS = 0.05
+_SETTLED_SECONDS = 3.0  # a copy under way looks broken
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("wait", _ABOUT, ("root", "state", "name_prefix"))
+    made.add_argument("reference", metavar="NAME:TAG", help="the image, as it will be pulled")
+    made.add_argument("path", nargs="?", metavar="ROOT", help="the images tree of a `serve`")
+    made.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds; default 60")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, _ = options.load(arguments)
+    name, tag = _reference(arguments.reference)
+    state = state_of(arguments.path, settings)
+    root = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
+    places = _places(root, name.removeprefix(settings.name_prefix), tag)
+    deadline = time.monotonic() + arguments.timeout
+    broken_since: float | None = None
+    while True:
+        wanted = _digest(places)
+        published = _published(state).get((name, tag))
+        if published is not None and wanted in (None, published):
+            print(published)
+            return 0
+        problem = _problem(_status(state), places)
+        now = time.monotonic()
+        broken_since = None if problem is None else broken_since or now
+        if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
+            print(f"{problem.path}: {problem.reason}\n{problem.remedy}")
+            return options.EXIT_PROBLEMS
+        if now >= deadline:
+            return _give_up(state, name, tag, places)
+        time.sleep(_POLL_SECONDS)
+
+
+def _reference(text: str) -> tuple[RepositoryName, Tag]:
+    name, _, tag = text.rpartition(":")
+    try:
+        return RepositoryName.parse(name), Tag.parse(tag)
+    except ValueError as error:
+        raise ScrWatchdError(f"{text!a} is not NAME:TAG: {error}", status=2) from error
+
+
+def _places(root: Path, name: str, tag: str) -> list[Path]:
+    return [root / f"{name}:{tag}", root / name / tag]
+
+
+def _digest(places: list[Path]) -> Digest | None:
+    """The digest of the manifest that lies in the tree now."""
+    for place in places:
+        try:
+            return Digest(f"sha256:{sha256((place / 'manifest.json').read_bytes()).hexdigest()}")
+        except OSError:
+            continue  # not there, or not for us to read: then any published version will do
+    return None
+
+
+def _published(state: State) -> dict[tuple[RepositoryName, Tag], Digest]:
+    try:
+        record = read_published(state)
+    except (OSError, ValueError) as error:
+        raise ScrWatchdError(f"what {state.path} has published cannot be read: {error}") from error
+    return record.catalog.tags() if record else {}
+
+
+def _status(state: State) -> Status | None:
+    try:
+        return statuses.read(state.status)
+    except (OSError, ValueError):
+        return None
+
+
+def _problem(status: Status | None, places: list[Path]) -> ProblemStatus | None:
+    paths = {str(place) for place in places}
+    return next((each for each in status.problems if each.path in paths), None) if status else None
+
+
+def _give_up(state: State, name: str, tag: str, places: list[Path]) -> int:
+    if running(state) is None:
+        print(f"the daemon of {state.path} does not run: scr-watchd run")
+        return options.EXIT_NOT_RUNNING
+    if not any(place.exists() for place in places):
+        print(f"there is no {name}:{tag}: neither {places[0]} nor {places[1]}")
+        return options.EXIT_PROBLEMS
+    status = _status(state)
+    print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
+    return _EXIT_NOT_YET

@@ -14,7 +14,7 @@ from types import FrameType
 from scr_watchd.daemon import loop
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.loop import Hooks, Wake
-from scr_watchd.daemon.outcome import Outcome
+from scr_watchd.daemon.outcome import Failed, Outcome, Published, Unchanged
 from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
@@ -48,10 +48,23 @@ class Keeper:
     reporter: Reporter
     rhythm: Rhythm
 
+    hints: int = 0
+    """How often something is known to have changed; counted in other threads."""
+    _hints_before: int = 0
+    _settled: bool = False
+
     def look(self, *, full: bool) -> Outcome:
         self.watch.ensure()
+        expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
+        self._hints_before = self.hints
         outcome = reconcile(self.world, full=full)
-        self.reporter.watch = f"polling: {self.watch.obstacle}" if self.watch.obstacle else "inotify"
+        self._settled = isinstance(outcome, Published | Unchanged) and self.world.scan is not None
+        if full and not isinstance(outcome, Failed):
+            # a chmod or a symbolic link's target causes no event; a tag that appears always does
+            told = expected or self.hints != self._hints_before
+            surprised = not told and isinstance(outcome, Published) and bool(outcome.changes.added)
+            self.watch.compare(directories=self.world.scanner.directories, surprised=surprised)
+        self.reporter.watch = self.watch.state
         self.reporter.store = self.world.store.place if self.world.store else None
         self.reporter.reader = self.world.scanner.reader
         return outcome
@@ -124,9 +137,15 @@ def build(
         last=last_status(state),
     )
     rhythm = Rhythm(settings.quiet_seconds, settings.max_wait_seconds, settings.min_reload_seconds)
-    hint = _hinter(inbox)
+    put = _hinter(inbox)
+
+    def hint() -> None:
+        keeper.hints += 1
+        put()
+
     watch = Watch(settings.root, hint, events=settings.watch != "poll")
-    return Keeper(world, watch, reporter, rhythm)
+    keeper = Keeper(world, watch, reporter, rhythm)
+    return keeper
 
 
 def last_status(state: State) -> Status | None:
@@ -176,14 +195,14 @@ def keep(
 
     hooks = Hooks(
         look=lambda *, full: now.look(full=full),
-        has_events=lambda: now.watch.is_active,
+        has_events=lambda: now.watch.is_trusted,
         report=report,
         reconfigure=reconfigure,
         progress=notifier.progress,
         seconds_to_ping=notifier.seconds_to_ping,
         tend=tend,
     )
-    threading.excepthook = _watcher_died
+    threading.excepthook = lambda arguments: _watcher_died(arguments, inbox)
     try:
         loop.run(inbox, hooks, keeper.rhythm)
         notifier.stopping()
@@ -191,12 +210,11 @@ def keep(
         now.watch.close()
 
 
-def _watcher_died(arguments: threading.ExceptHookArgs) -> None:
-    log.warning(
-        "the file watcher failed (%s: %s); looking every few seconds instead",
-        arguments.exc_type.__name__,
-        arguments.exc_value,
+def _watcher_died(arguments: threading.ExceptHookArgs, inbox: Inbox) -> None:
+    log.info(
+        "the file watcher failed (%s: %s); it begins anew", arguments.exc_type.__name__, arguments.exc_value
     )
+    inbox.put(Wake.NOW)
 
 
 @contextmanager

@@ -78,6 +78,8 @@ class World:
     """Whether nginx is known to answer from the current generation."""
     first: bool = True
     """Whether nothing was ever published from this state directory."""
+    reached: Callable[[str], None] = lambda _: None
+    """Told of each step of a pass that is done; tests end the process there."""
     reloaded_at: float = float("-inf")
     refused_by_site: bool = False
     included: bool = False
@@ -143,7 +145,9 @@ def _pass(world: World, *, full: bool) -> Outcome:
         return Unchanged(world.found, current)
 
     world.scan = None
+    world.reached("scan")
     taken = store.take(scan.images)
+    world.reached("store")
     resolved = _resolve(world, store, scan, taken)
     world.found = _found(resolved, scan, taken, store)
     rendered = render(resolved.catalog, store=store.place.seen_as, list_repositories=world.list_repositories)
@@ -168,7 +172,9 @@ def _pass(world: World, *, full: bool) -> Outcome:
     outcome = _reload(world, record, missing=_missing_include(world, rendered.id))
     if isinstance(outcome, Published):
         _settle(world, store, scan, taken, resolved)
+        world.reached("confirm")
         store.prune(resolved.served)
+        world.reached("prune")
         world.generations.prune(keep=frozenset({current, rendered.id}))
     return outcome
 
@@ -279,6 +285,7 @@ def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:
 def _switch(world: World, rendered: Rendered, record: Record, *, before: str) -> Rejected | None:
     """Make the rendered generation current, unless nginx refuses it; then the one before stays."""
     candidate = world.generations.stage(rendered.id, rendered.files)
+    world.reached("stage")
     refusal = programs.check(
         world.site.nginx,
         candidate.path,
@@ -288,10 +295,14 @@ def _switch(world: World, rendered: Rendered, record: Record, *, before: str) ->
     )
     if refusal is not None:
         return Rejected(world.found, "ours", refusal.words)
+    world.reached("check")
     records.write_pending(world.state, record)
+    world.reached("pending")
     world.generations.switch(rendered.id)
+    world.reached("switch")
     words = _test_site(world)
     if not words:
+        world.reached("site")
         return None
     world.generations.switch(before)
     world.state.pending.unlink(missing_ok=True)
@@ -359,6 +370,7 @@ def _reload(world: World, record: Record, *, missing: str) -> Published | Unconf
     if missing:  # a reload would be for nothing, and would seem to succeed
         return Unconfirmed(world.found, record.generation, changes, missing)
     verdict = reload(world.site.reloading, record.generation, progress=world.progress)
+    world.reached("reload")
     world.reloaded_at = time.monotonic()
     if verdict.proof in (Proof.ABSENT, Proof.MISSING):
         return Unconfirmed(world.found, record.generation, changes, verdict.reason)

@@ -1,11 +1,16 @@
 """Turns file events below the images directory into hints to look again.
 
-A hint says nothing about what changed, and none may come: the rescan finds the same, only later.
+A hint says nothing about what changed, and none may come: the rescan finds the same, only later. What
+gives the hints is not believed either. watchdog can lose events, lose directories, and die with every
+sign of life, so each look asks whether it is what it was, and begins anew if not.
 """
 
 import contextlib
+import logging
+import math
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +26,7 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
+from watchdog.observers import Observer, inotify_c
 from watchdog.observers.api import BaseObserver
 
 # Reading is no change: with the default mask nginx at full load fills the queue and loses half its rate.
@@ -34,6 +39,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirDeletedEvent,
     DirMovedEvent,
 ]
+_BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0, 300.0)
+_CALM_SECONDS = 600.0  # a watch that lived so long begins with the shortest wait again
 
 # watchdog warns of a directory that appeared while it was being walked, with a list of all watches
 warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
@@ -48,41 +55,76 @@ class Watch:
     def __init__(self, root: Path, hint: Callable[[], None], *, events: bool) -> None:
         self._root = root
         self._hint = hint
+        self._events = events
         self._observer: BaseObserver | None = None
         self._threads: set[threading.Thread] = set()
         self._identity: tuple[int, int] | None = None
-        self.obstacle = "" if events else "watch is set to poll"
-        """Why there are no file events; empty while there are."""
+        self._failures = 0
+        self._began = -math.inf
+        self._again_at = -math.inf
+        self._short_of = 0
+        self._log = _Log(self._overflowed)
+        self.doubt = "" if events else "watch is set to poll"
+        """Why file events alone will not do, and we look every few seconds as well; empty if they do."""
 
     @property
-    def is_active(self) -> bool:
-        """Whether hints can come; without an obstacle they cannot only while there is no root."""
-        return self._observer is not None
+    def is_trusted(self) -> bool:
+        """Whether hints can be expected to come."""
+        return self._observer is not None and not self.doubt
+
+    @property
+    def state(self) -> str:
+        """For people: what tells us of changes."""
+        if self._observer is None:
+            return f"polling: {self.doubt}" if self.doubt else "polling until there is a directory to watch"
+        return f"file events, and polling: {self.doubt}" if self.doubt else "file events"
 
     def ensure(self) -> None:
-        """Start watching if nothing is watched, or if the root is another directory now; notice a
-        watch that died. Call it before every scan, so that no change falls between the two."""
+        """Watch, if anything is to be watched; begin anew if the watch is not what it was.
+
+        Call it before every scan, so that no change falls between the two.
+        """
         if self._observer is not None:
             if self._identity != _identity(self._root):
                 self.close()
             elif not all(thread.is_alive() for thread in self._threads):
-                self.close()
-                self.obstacle = "the watcher died"
-        if self._observer is None and not self.obstacle:
+                self._fail("the file watcher died")
+        if self._observer is None and self._events and time.monotonic() >= self._again_at:
             self._start()
+
+    def compare(self, *, directories: int, surprised: bool) -> None:
+        """Compare the watch with what a full scan found: the number of directories, and whether it was
+        ``surprised``: whether something had changed of which no hint told."""
+        if self._observer is None:
+            return
+        watches = _count_watches()
+        short_of = directories - watches
+        if surprised:
+            self._fail("a change came without a file event")
+        elif short_of > 0 and self._short_of > 0:  # twice: a new directory gets its watch a moment later
+            self.doubt = (
+                f"only {watches} of {directories} directories have a watch; raise "
+                "fs.inotify.max_user_watches, see sysctl(8)"
+            )
+        elif short_of <= 0:
+            self.doubt = ""
+        self._short_of = short_of
 
     def close(self) -> None:
         """Stop watching; a thread that does not end is left behind, because it only gives hints."""
         observer, self._observer = self._observer, None
         if observer is not None:
+            self._log.remove()
             with contextlib.suppress(OSError, KeyError, RuntimeError):  # raised by a watch that died
                 observer.stop()
                 observer.join(timeout=1)
+            _drop_shared_descriptor()
 
     def _start(self) -> None:
         identity = _identity(self._root)
         if identity is None:
             return  # there is no root to watch yet
+        now = time.monotonic()
         before = set(threading.enumerate())
         observer = Observer()
         try:
@@ -91,11 +133,32 @@ class Watch:
             observer.schedule(_Hints(real, self._hint), real, recursive=True, event_filter=_EVENTS)
             observer.start()
         except OSError as error:
-            self.obstacle = f"no file events: {error.strerror}"
+            self._observer = observer
+            self._fail(f"no file events: {error.strerror}")
             return
+        self._log.add()
         self._observer = observer
         self._threads = set(threading.enumerate()) - before
         self._identity = identity
+        self._began = now
+        self._short_of = 0
+        self.doubt = ""
+
+    def _fail(self, why: str) -> None:
+        """Give this watch up, and wait longer with each failure before the next."""
+        now = time.monotonic()
+        if now - self._began > _CALM_SECONDS:
+            self._failures = 0
+        self._again_at = now + _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
+        self._failures += 1
+        self.close()
+        self.doubt = why
+
+    def _overflowed(self) -> None:
+        """Called in watchdog's thread: what the kernel dropped may be the making of a directory, which
+        then has no watch. The next look begins anew."""
+        self._threads = {_ENDED}
+        self._hint()
 
 
 class _Hints(FileSystemEventHandler):
@@ -110,9 +173,60 @@ class _Hints(FileSystemEventHandler):
             self._hint()
 
 
+class _Log(logging.Handler):
+    """Takes what watchdog logs: that the queue overflowed is told in no other way."""
+
+    _NAMES = ("watchdog.observers.inotify_c", "watchdog.observers.inotify")
+
+    def __init__(self, overflowed: Callable[[], None]) -> None:
+        super().__init__()
+        self._overflowed = overflowed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "overflow" in record.getMessage():
+            self._overflowed()
+
+    def add(self) -> None:
+        for name in self._NAMES:
+            logging.getLogger(name).addHandler(self)
+            logging.getLogger(name).propagate = False
+
+    def remove(self) -> None:
+        for name in self._NAMES:
+            logging.getLogger(name).removeHandler(self)
+
+
+_ENDED = threading.Thread()  # stands for a watch that must begin anew: it never runs
+
+
+def _drop_shared_descriptor() -> None:
+    """watchdog 7.1 has one inotify descriptor for the process, and keeps it when its thread has died:
+    a new observer would get the dead one. Other versions have one for each observer."""
+    shared = getattr(inotify_c, "InotifyFD", None)
+    if shared is not None:
+        with shared._global_lock:  # noqa: SLF001 - there is no other way to a new one
+            instance, shared._instance = shared._instance, None  # noqa: SLF001
+        if instance is not None:
+            with contextlib.suppress(OSError, KeyError, RuntimeError):
+                instance.stop()
+                instance.join(timeout=1)
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _count_watches() -> int:
+    """The watches of this process (proc_pid_fdinfo(5))."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
+                count += Path(f"/proc/self/fdinfo/{name}").read_text().count("inotify wd:")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return count

@@ -73,6 +73,8 @@ class Scanner:
         self._prefix = prefix
         self._progress = progress
         self._memory: dict[str, _Known] = {}
+        self.directories = 0
+        """How many directories the last scan looked into, with the root."""
         self._judged_for = reader
 
     def full(self) -> Scan:
@@ -101,6 +103,7 @@ class Scanner:
         with open_directory(self.root) as descriptor:
             walk.root(descriptor, parents=self._parents)
         self._memory = walk.seen
+        self.directories = walk.directories
         return walk.result()
 
 
@@ -126,6 +129,7 @@ class _Walk:
         self._light = light
         self._settled_ns = time.time_ns() - _RACY_SECONDS * 10**9
         self.seen: dict[str, _Known] = {}
+        self.directories = 1
         self._descriptor = -1
         self._problems: list[Problem] = []
         self._unfinished: set[Reference] = set()
@@ -197,12 +201,14 @@ class _Walk:
             and not known.nested
         ):
             self.seen[path] = known
+            self.directories += 1
             return
         if depth > _DEEPEST:
             raise RefusedError("it lies too deep for a repository name", self._remove(path))
         self._permit(path, status)
         with open_directory(name, within=parent) as descriptor:
             statuses = _entries(descriptor)
+            self.directories += 1
             with self._answering_for(path):
                 self._one(descriptor, path, statuses, identity=identity, status=status)
             if "oci-layout" not in statuses:

@@ -73,7 +73,7 @@ class Hasher:
             return
         self._submitted.add(job.identity)
         self._jobs.put(job)
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="hasher", daemon=True)
             self._thread.start()
 

@@ -87,6 +87,8 @@ class World:
     untested: str = ""
     """Why the site's configuration could not be tested, if it could not."""
     store: Store | None = None
+    store_inode: int = 0
+    """The root that the store was opened for."""
     scan: Scan | None = None
     """The scan after which nothing was left to do; until ``until`` (seconds since 1970)."""
     until: float = 0.0
@@ -139,7 +141,7 @@ def reconcile(world: World, *, full: bool) -> Outcome:
 def _pass(world: World, *, full: bool) -> Outcome:
     _learn_reader(world)
     scan = world.scanner.full() if full else world.scanner.light()
-    store = world.store = world.store or world.open_store(world.first)
+    store = _store(world)
     current = _current(world)
     if _is_settled(world, store, scan, current):
         return Unchanged(world.found, current)
@@ -173,7 +175,8 @@ def _pass(world: World, *, full: bool) -> Outcome:
     if isinstance(outcome, Published):
         _settle(world, store, scan, taken, resolved)
         world.reached("confirm")
-        store.prune(resolved.served)
+        if resolved.held_since is None:
+            store.prune(resolved.served)
         world.reached("prune")
         world.generations.prune(keep=frozenset({current, rendered.id}))
     return outcome
@@ -189,6 +192,17 @@ def _current(world: World) -> str:
         world.confirmed = False
         return rendered.id
     return current
+
+
+def _store(world: World) -> Store:
+    """The store, opened again for another root: where links can be made may be elsewhere then. Not for
+    one that may only be the mount point of a disk that is away."""
+    inode = os.stat(world.scanner.root).st_ino
+    known = world.record.root_inode in (0, inode)
+    if world.store is None or (known and world.store_inode != inode):
+        world.store = world.open_store(world.first)
+        world.store_inode = inode
+    return world.store
 
 
 def _learn_reader(world: World) -> None:
@@ -254,13 +268,10 @@ def _grace(seconds: float, store: Store) -> float:
 
 
 def _record(world: World, rendered: Rendered, resolved: Resolved) -> Record:
-    return Record(
-        rendered.id,
-        resolved.catalog,
-        resolved.leaving,
-        resolved.held_since,
-        os.stat(world.scanner.root).st_ino,
-    )
+    inode = os.stat(world.scanner.root).st_ino
+    if resolved.held_since is not None:  # not the root as we know it, until somebody says so
+        inode = world.record.root_inode or inode
+    return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, inode)
 
 
 def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:

@@ -37,6 +37,7 @@ log = logging.getLogger("scr_watchd")
 _MANY = 20  # more changes than this are counted instead of listed
 _LOOK_AGAIN_SECONDS = 2.0
 _FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
+_PINNED_SECONDS = 600.0
 _YOUNG_SECONDS = 3.0  # a copy under way looks broken: what is not served is only said once it stays so
 
 
@@ -62,12 +63,15 @@ class Reporter:
     reader: Reader = field(default_factory=Reader)
     _said: str = ""
     _held: bool = False
+    _pinned: dict[Reference, float] = field(default_factory=dict)
     _first: bool = True
     _ages: dict[Problem, float] = field(default_factory=dict)
     _told: set[Problem] = field(default_factory=set)
 
-    def report(self, outcome: Outcome) -> float:
-        """Say what is new in ``outcome``; return when (monotonic) another pass would tell more."""
+    def report(self, outcome: Outcome, *, now: float | None = None) -> float:
+        """Say what is new in ``outcome``; return when (monotonic, like ``now``) another pass would
+        tell more."""
+        now = time.monotonic() if now is None else now
         match outcome:
             case Published(found, generation, changes, unproven):
                 self._images(changes, found)
@@ -75,9 +79,11 @@ class Reporter:
                     self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
                 else:
                     self._say(logging.INFO, "")
-                now = time.time()
+                clock = time.time()
                 served = _served(found, generation, confirmed=True)
-                self._write("published", _serving(found), found, **served, confirmed_at=now, changed_at=now)
+                self._write(
+                    "published", _serving(found), found, **served, confirmed_at=clock, changed_at=clock
+                )
             case Unchanged(found, generation):
                 self._say(logging.INFO, "")
                 if self._first:
@@ -102,10 +108,12 @@ class Reporter:
             case Failed(reason):
                 self._say(logging.ERROR, reason)
                 self._write("failed", reason, None)
-        if not isinstance(outcome, Failed):
-            self._holding(outcome.found)
         self._first = False
-        return math.inf if isinstance(outcome, Failed) else self._problems(outcome.found.problems)
+        if isinstance(outcome, Failed):
+            return math.inf
+        self._holding(outcome.found)
+        self._pinning(outcome.found, now)
+        return self._problems(outcome.found.problems, now)
 
     # -- lines -------------------------------------------------------------------------------------
 
@@ -131,6 +139,19 @@ class Reporter:
         elif self._held and not holding:
             log.info("no removal is held any more")
         self._held = holding
+
+    def _pinning(self, found: Found, now: float) -> None:
+        """A copy that was killed leaves its tag as it was for ever: say so, once, after a while."""
+        self._pinned = {tag: self._pinned.get(tag, now) for tag in found.pinned}
+        for tag, since in self._pinned.items():
+            if now - since >= _PINNED_SECONDS:
+                log.warning(
+                    "%s is served as it was %d minutes ago: its directory still holds no complete image. "
+                    "Copy it again, or remove the directory to remove the tag",
+                    _name(tag),
+                    (now - since) // 60,
+                )
+                self._pinned[tag] = math.inf  # said
 
     def _images(self, changes: Changes, found: Found) -> None:
         lines = (
@@ -160,8 +181,7 @@ class Reporter:
     def _pull(self, tag: Reference) -> str:
         return f": docker pull {self.address}/{_name(tag)}" if self.address else ""
 
-    def _problems(self, problems: tuple[Problem, ...]) -> float:
-        now = time.monotonic()
+    def _problems(self, problems: tuple[Problem, ...], now: float) -> float:
         old_enough = now - (_YOUNG_SECONDS if self.patient else 0)
         self._ages = {problem: self._ages.get(problem, now) for problem in problems}
         self._told &= set(problems)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scr_watchd.daemon.guard import held_since
 from scr_watchd.images.scan import Scan
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Image, Reference
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Image, ManifestFile, Reference
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
@@ -69,9 +69,9 @@ def resolve(
 
     A published tag whose directory is there without a complete image is being copied, or was broken;
     one below a directory that cannot be looked into may be anything; one that was scanned and is not
-    among ``images`` changed, or waits to be checked. Each is *pinned*: it stays as it was. A tag whose
-    directory is gone is gone, unless the guard holds it. Nothing stays of which ``stored`` does not
-    have all. What is gone leaves every list at once, and can be pulled by digest for the grace period.
+    among ``images`` changed, or waits to be checked. Each is *pinned*: it stays as it was, as long as
+    ``stored`` has all of it. A tag whose directory is gone is gone, unless the guard *holds* it. What
+    is gone leaves every list at once, and can be pulled by digest for the grace period.
     """
     tags = before.catalog.tags()
     pinned, vanished = _missing(scan, images, tags, policy.prefix)
@@ -83,11 +83,14 @@ def resolve(
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
-    pins = _stored(pinned, tags, stored)
-    holds = _stored(vanished, tags, stored) if since is not None else ()
+    # while removals are held the store may lie on the disk that is away: then its word counts for
+    # nothing, and all stays in the catalog, so that all is there again with the disk
+    find = stored if since is None else _known(before.catalog, stored)
+    pins = _stored(pinned, tags, find)
+    holds = _stored(vanished, tags, find) if since is not None else ()
     present = (*images, *pins, *holds)
     leaving = _leaving(present, before, policy, now)
-    going = {key: image for key in leaving if (image := stored(key[0], None, key[1])) is not None}
+    going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
     ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
     if since is not None:
         ends.append(since + policy.hold_seconds)
@@ -130,6 +133,19 @@ def _missing(
             stays = reference in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
             (pinned if stays else vanished).append(reference)
     return pinned, vanished
+
+
+def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
+    """Like ``stored``, but where that has nothing an image as far as ``catalog`` knows it."""
+    media_types = {each.name: each.manifests for each in catalog.repositories}
+
+    def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
+        image = stored(name, tag, digest)
+        if image is None and digest in media_types[name]:
+            image = Image("", name, tag, (ManifestFile(digest, media_types[name][digest], 0, ""),), ())
+        return image
+
+    return find
 
 
 def _stored(

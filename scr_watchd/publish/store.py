@@ -104,8 +104,9 @@ class Store:
         An image that changed since it was scanned, and one with a blob whose bytes are not what its
         name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written.
         """
-        make_directory(self._manifests)
         wanted = {_key(image): image for image in images}
+        if wanted:  # else it may be a mount point without its disk: no place to make directories
+            make_directory(self._manifests)
         again = self._to_look_at_again(wanted)
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
@@ -163,6 +164,7 @@ class Store:
         for image in images:
             manifests |= {manifest.digest.hex for manifest in image.manifests}
             blobs.setdefault(image.repository, set()).update(blob.digest.hex for blob in image.blobs)
+        make_directory(self._manifests)
         for name in os.listdir(self._manifests):
             if name not in manifests:
                 (self._manifests / name).unlink()

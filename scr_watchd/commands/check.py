@@ -13,6 +13,7 @@ from scr_watchd.daemon import status as statuses
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.publish import place
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
 
@@ -41,8 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
     root, only = _root_of(path, settings.root)
     scan = _scan(root, settings, only)
-    print(_json(scan) if arguments.json else _text(scan, root))
+    if arguments.json:
+        print(_json(scan))
+    else:
+        print(_text(scan, root))
+        advice = place.gap(root=root, state=_state(root, settings)) if root.is_dir() else ""
+        if advice:
+            print(f"\n{advice}")
     return options.EXIT_PROBLEMS if scan.problems else 0
+
+
+def _state(root: Path, settings: Settings) -> Path:
+    """The state directory that goes with ``root``: that of a `serve` of it, or the service's."""
+    return settings.state if root == settings.root else find_state(root)
 
 
 def _root_of(path: Path, root: Path) -> tuple[Path, str]:

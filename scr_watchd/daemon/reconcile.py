@@ -134,8 +134,8 @@ def reconcile(world: World, *, full: bool) -> Outcome:
                 f"the images directory {world.scanner.root} cannot be read: {error.strerror}. What was "
                 "published stays; mount or create the directory and it is looked at again"
             )
-        where = f"{error.filename}: " if error.filename else ""
-        return Failed(f"{where}{error.strerror or error}. What was published stays")
+        where = error.filename or world.state.path  # a full disk is told of without a name
+        return Failed(f"{where}: {error.strerror or error}. What was published stays")
 
 
 def _pass(world: World, *, full: bool) -> Outcome:

@@ -28,52 +28,75 @@ def identity(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+Owner = tuple[str, str]
+_What = tuple[Identity, Digest]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``file`` of the directory ``path`` below a root is to have ``digest``; ``owner`` is who wants
-    to know."""
+    """``file`` of the directory ``path`` below a root is to have ``digest``."""
 
     path: str
     file: str
     identity: Identity
     digest: Digest
-    owner: tuple[str, str]
 
 
 class Hasher:
-    """Hashes files below ``root``; ``wake`` is called, from its thread, when a result is there."""
+    """Hashes files below ``root``, each once, however many want to know of it.
+
+    ``wake`` is called from its thread when there is news that should not wait for the next look:
+    somebody waits for it, or it is bad.
+    """
 
     def __init__(self, root: Path, wake: Callable[[], None]) -> None:
         self._root = root
         self._wake = wake
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._submitted: set[Identity] = set()
-        self._results: dict[Identity, bool] = {}
-        self._news: SimpleQueue[Job] = SimpleQueue()
+        self._done: SimpleQueue[tuple[_What, bool | None]] = SimpleQueue()
+        self._owners: dict[_What, set[Owner]] = {}
+        self._urgent: set[_What] = set()
+        self._results: dict[_What, bool] = {}
         self._thread: threading.Thread | None = None
 
-    def result(self, what: Identity) -> bool | None:
-        """Whether the file has its digest; ``None`` while that is not known."""
-        return self._results.get(what)
+    def result(self, file: Identity, digest: Digest) -> bool | None:
+        """Whether ``file`` has ``digest``, as of the last ``news``; ``None`` if that is not known."""
+        return self._results.get((file, digest))
 
-    def forget(self, what: Identity) -> None:
-        self._results.pop(what, None)
-        self._submitted.discard(what)
+    def remember(self, file: Identity, digest: Digest, matches: bool) -> None:  # noqa: FBT001 - a result
+        """Know of a file that somebody else has hashed."""
+        self._results[file, digest] = matches
 
-    def news(self) -> list[Job]:
-        """The jobs that were done since the last time."""
-        return [self._news.get() for _ in range(self._news.qsize())]
+    def forget_good(self) -> None:
+        """Forget the results that everybody has seen; those that are bad stay."""
+        self._results = {what: matches for what, matches in self._results.items() if not matches}
+
+    def news(self) -> set[Owner]:
+        """The owners of the jobs that were done since the last time."""
+        owners: set[Owner] = set()
+        for _ in range(self._done.qsize()):
+            what, matches = self._done.get()
+            if matches is not None:
+                self._results[what] = matches
+            owners |= self._owners.pop(what)
+            self._urgent.discard(what)
+        return owners
 
     @property
     def has_news(self) -> bool:
-        return not self._news.empty()
+        return not self._done.empty()
 
-    def submit(self, job: Job) -> None:
-        if job.identity in self._submitted:
+    def submit(self, job: Job, *, owner: Owner, urgent: bool) -> None:
+        """Have ``job`` done, unless it is under way; ``owner`` is who wants to know."""
+        what = job.identity, job.digest
+        if urgent:
+            self._urgent.add(what)
+        if what in self._owners:
+            self._owners[what].add(owner)
             return
-        self._submitted.add(job.identity)
+        self._owners[what] = {owner}
         self._jobs.put(job)
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="hasher", daemon=True)
             self._thread.start()
 
@@ -86,12 +109,10 @@ class Hasher:
                     matches = has_digest(job.file, job.digest, within=directory, expected=job.identity)
             except OSError:
                 matches = None  # it went away, or cannot be read: the scan tells of that
-            if matches is None:
-                self._submitted.discard(job.identity)
-            else:
-                self._results[job.identity] = matches
-            self._news.put(job)
-            self._wake()
+            what = job.identity, job.digest
+            self._done.put((what, matches))
+            if not matches or what in self._urgent:
+                self._wake()
 
 
 def has_digest(

@@ -51,7 +51,11 @@ class Refusal:
 
 
 class NginxError(Exception):
-    """nginx could not be asked: it is missing, hangs or may not do what the test needs."""
+    """nginx could not be asked: it is missing, or may not do what the test needs."""
+
+
+class NoAnswerError(NginxError):
+    """nginx was asked and hangs."""
 
 
 def inspect(path: str) -> Nginx:
@@ -105,10 +109,14 @@ def check(
 def check_site(nginx: Nginx, config: Path, *, seconds: float, progress: Callable[[], None]) -> Refusal | None:
     """Have nginx read the site's own configuration; ``None`` if it accepts.
 
-    Raises ``NginxError`` if there is no answer within ``seconds``, or if this process lacks a
-    permission that the test needs, so that the answer says nothing about the configuration.
+    No answer within ``seconds`` is a refusal: what hangs the test would hang nginx at a reload. Raises
+    ``NginxError`` if this process lacks a permission that the test needs, so that the answer says
+    nothing about the configuration.
     """
-    refusal = _test(nginx, ["-c", str(config)], seconds=seconds, progress=progress)
+    try:
+        refusal = _test(nginx, ["-c", str(config)], seconds=seconds, progress=progress)
+    except NoAnswerError as error:
+        return Refusal(str(error))
     if refusal is not None and re.search(r"\((?:1|13|30): ", refusal.words):  # EPERM, EACCES, EROFS
         raise NginxError(f"nginx -t may not do here what nginx does: {refusal.words}")
     return refusal
@@ -234,5 +242,5 @@ def _run(
                 if time.monotonic() < deadline:
                     continue
                 process.kill()
-                raise NginxError(f"{' '.join(argv)} gave no answer for {seconds:g} s") from None
+                raise NoAnswerError(f"{' '.join(argv)} gave no answer for {seconds:g} s") from None
             return process.returncode, output.decode("utf-8", "replace")

@@ -87,7 +87,7 @@ def _place(store: Path, root: Path, seen_root: str, obstacle: str) -> StorePlace
 def _obstacle(root: Path, store: Path) -> str:
     """Why no hard link can be made from ``root`` to ``store``; tried, because bind mounts of one file
     system look alike and are not."""
-    if _file_system(root) == "overlay":
+    if _mount(root)[1] == "overlay":
         return f"{root} lies on an overlay file system, where a hard link copies the file"
     sample = _sample(root)
     temporary = None
@@ -109,6 +109,30 @@ def _obstacle(root: Path, store: Path) -> str:
     return ""
 
 
+def gap(*, root: Path, state: Path) -> str:
+    """Why replacing a tag has a gap here, and the lines that would close it; empty if it has none.
+
+    Unlike ``choose`` it tries nothing and changes nothing: it compares mounts.
+    """
+    point, kind = _mount(root)
+    state_point, _ = _mount(state)
+    if kind == "overlay":
+        return (
+            f"Replacing a tag has a gap, because {root} lies on an overlay file system. Mount a volume "
+            "that holds both the images and the state, and name them:\n"
+            '  root  = "/var/lib/scr-watchd/images"\n  state = "/var/lib/scr-watchd"'
+        )
+    if point == state_point or os.access(root, os.W_OK):
+        return ""
+    common = os.path.commonpath([root, state])
+    return (
+        f"Replacing a tag has a gap, because no hard link can be made from {root} (mount {point}) to "
+        f"{state} (mount {state_point}). Keep both on one mount that scr-watchd may write:\n"
+        '  in the settings:  root = "/var/lib/scr-watchd/images", state = "/var/lib/scr-watchd"\n'
+        f"  or in the unit:   ReadWritePaths={common}   (one line for both: each is a mount of its own)"
+    )
+
+
 def _sample(root: Path) -> Path | None:
     """Some regular file of the tree, found without reading much of it."""
     for directory, names, files in os.walk(root):
@@ -120,8 +144,8 @@ def _sample(root: Path) -> Path | None:
     return None
 
 
-def _file_system(path: Path) -> str:
-    """The type of the mount that ``path`` is on, as in /proc/self/mountinfo (proc(5))."""
+def _mount(path: Path) -> tuple[str, str]:
+    """Where the mount that ``path`` is on begins, and its type (proc_pid_mountinfo(5))."""
     real = os.path.realpath(path)
     best, kind = "", ""
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
@@ -129,4 +153,4 @@ def _file_system(path: Path) -> str:
         point = left.split()[4].encode("ascii", "surrogateescape").decode("unicode_escape")
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, right.split()[0]
-    return kind
+    return best, kind

@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -59,6 +59,15 @@ class _WaitingError(Exception):
     """A blob whose bytes are still being hashed."""
 
 
+@dataclass(slots=True)
+class _Look:
+    """What a ``take`` has found so far."""
+
+    kept: dict[_Key, Image] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    waiting: list[Image] = field(default_factory=list)
+
+
 class Store:
     """The store of one images tree at ``place``. Remembers which images it has taken.
 
@@ -81,7 +90,9 @@ class Store:
         self._hasher = hasher
         self._trusting = trusting
         self._taken: dict[_Key, Image] = {}
+        self._waiting: tuple[Image, ...] = ()
         self._symbolic: set[RepositoryName] = set()
+        self._dropped: set[RepositoryName] = set()
         self._marks: dict[str, _Mark] = {}
         self._dirty: dict[str, Path] = {}
         self._unsynced: dict[Path, Path] = {}
@@ -111,28 +122,27 @@ class Store:
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
-        kept: dict[_Key, Image] = {}
-        problems: list[Problem] = []
-        waiting = 0
+        self._dropped.clear()
+        look = _Look()
         with open_directory(self._root) as root, self._closing():
             for key, image in wanted.items():
                 self._progress()
                 known = before.get(key)
                 if known is image and image.repository not in again and key not in again:
-                    kept[key] = image
-                    continue
-                try:
-                    self._take(root, image, changed=known is not None and known is not image)
-                except _UnusableError as error:
-                    problems.append(_problem(self._root, image, error))
-                except _WaitingError:
-                    waiting += 1
+                    look.kept[key] = image
                 else:
-                    kept[key] = image
+                    self._attempt(root, image, look, changed=known is not None and known is not image)
+            while self._dropped:  # what was rotten may have been served for others too
+                dropped, self._dropped = self._dropped, set()
+                for key in [key for key in look.kept if key[0] in dropped]:
+                    self._attempt(root, look.kept.pop(key), look, changed=False)
         self._sync()
-        self._taken = kept
+        self._taken = look.kept
+        self._waiting = tuple(look.waiting)
         self._trusting = False
-        return Taken(tuple(kept.values()), tuple(problems), waiting)
+        if self._hasher is not None:
+            self._hasher.forget_good()
+        return Taken(tuple(look.kept.values()), tuple(look.problems), len(look.waiting))
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it, whole; ``None`` if anything is missing."""
@@ -146,6 +156,8 @@ class Store:
                     if wanted in manifests:
                         continue
                     raw, _ = read_regular(wanted.hex, within=directory, limit=MANIFEST_BYTES)
+                    if sha256(raw).hexdigest() != wanted.hex:
+                        return None  # a copy that others made a link of, and wrote to
                     manifest = parse(raw)
                     manifests[wanted] = ManifestFile(wanted, manifest.media_type, len(raw), wanted.hex)
                     blobs |= {blob.digest: blob for blob in manifest.blobs}
@@ -158,28 +170,34 @@ class Store:
         return Image("", repository, tag, tuple(manifests.values()), tuple(present))
 
     def prune(self, images: Iterable[Image]) -> None:
-        """Remove everything that none of ``images`` needs."""
+        """Remove everything that none of ``images`` needs, nor an image that waits for its hashes.
+
+        Only what can be ours: other files may lie in a store that was chosen by hand.
+        """
         manifests: set[str] = set()
         blobs: dict[str, set[str]] = {}
-        for image in images:
+        for image in (*images, *self._waiting):
             manifests |= {manifest.digest.hex for manifest in image.manifests}
             blobs.setdefault(image.repository, set()).update(blob.digest.hex for blob in image.blobs)
         make_directory(self._manifests)
-        for name in os.listdir(self._manifests):
-            if name not in manifests:
-                (self._manifests / name).unlink()
+        with os.scandir(self._manifests) as copies:
+            for copy in copies:
+                if copy.name not in manifests and not copy.is_dir(follow_symlinks=False):
+                    os.unlink(copy.path)
         base = str(self.place.path)
+        shrunk: set[str] = set()
         for path, _, files in os.walk(base, topdown=False):
-            if path == base or path.startswith(f"{base}/.manifests"):
+            repository, inside, _ = path[len(base) + 1 :].partition("/.blobs")
+            if not inside and path not in shrunk:
                 continue
-            repository, _, rest = path[len(base) + 1 :].partition("/.blobs")
-            needed = blobs.get(repository, set()) if rest else set()
-            for name in files:
+            needed = blobs.get(repository, set())
+            for name in files if inside else ():
                 if name not in needed:
                     os.unlink(f"{path}/{name}")
-            if not os.listdir(path):
+            if path != base and not os.listdir(path):
                 os.rmdir(path)
                 self._marks.pop(path, None)
+                shrunk.add(os.path.dirname(path))
             elif path in self._marks:
                 self._marks[path] = _mark(Path(path))
         self._marks[str(self._manifests)] = _mark(self._manifests)
@@ -212,10 +230,20 @@ class Store:
             if image.repository in self._symbolic and wanted.get(key) is not image:
                 again.add(image.repository)
         if self._hasher is not None:
-            again |= {job.owner for job in self._hasher.news()}
+            again |= self._hasher.news()
         return again
 
     # -- blobs -------------------------------------------------------------------------------------
+
+    def _attempt(self, root: int, image: Image, look: _Look, *, changed: bool) -> None:
+        try:
+            self._take(root, image, changed=changed)
+        except _UnusableError as error:
+            look.problems.append(_problem(self._root, image, error))
+        except _WaitingError:
+            look.waiting.append(image)
+        else:
+            look.kept[_key(image)] = image
 
     def _take(self, root: int, image: Image, *, changed: bool) -> None:
         try:
@@ -247,27 +275,46 @@ class Store:
             self._dirty[place] = Path(place)
             if self._trusting:
                 self._prove(source, image, blob, before, wait=False)
-        elif stat.S_ISLNK(existing.st_mode):
+        else:
+            self._look_again(source, image, blob, before, existing, changed=changed)
+        self._marks.setdefault(place, (0, 0))
+
+    def _look_again(
+        self,
+        source: int,
+        image: Image,
+        blob: Descriptor,
+        before: os.stat_result,
+        existing: os.stat_result,
+        *,
+        changed: bool,
+    ) -> None:
+        """At a blob that the store has: was the file written to, or copied anew?"""
+        file = blob.digest.hex
+        directory, place = self._directory(image.repository, blob.digest.algorithm)
+        if stat.S_ISLNK(existing.st_mode):
             self._symbolic.add(image.repository)
-            if changed:
-                self._prove(source, image, blob, before, wait=False)
-        elif existing.st_ino == before.st_ino:
-            if changed or self._is_known_bad(before):  # written in place, perhaps
-                try:
-                    self._prove(source, image, blob, before, wait=False)
-                except _UnusableError:
-                    os.unlink(file, dir_fd=directory)  # what is served is true, or is not served
-                    self._dirty[place] = Path(place)
-                    raise
-        elif (
-            existing.st_nlink == 1
-            and self.place.hard_links
-            and self._prove(source, image, blob, before, wait=False)
-        ):
-            # copied anew, so that the bytes are there twice and ours is the last link to the old ones
+            leads_here = os.readlink(file, dir_fd=directory) == self._target(image, file)
+            if leads_here and self.place.hard_links:  # of a time when none could be made
+                self._link(source, directory, image, blob, before, replace=True)
+                self._dirty[place] = Path(place)
+        else:
+            leads_here = existing.st_ino == before.st_ino
+        # bytes that are there twice, and ours are the last link to the old ones
+        is_double = self.place.hard_links and not leads_here and existing.st_nlink == 1
+        if not (changed or is_double or self._is_known(before, blob)):
+            return
+        try:
+            proven = self._prove(source, image, blob, before, wait=False)
+        except _UnusableError:
+            if leads_here:  # what is served is true, or is not served
+                os.unlink(file, dir_fd=directory)
+                self._dirty[place] = Path(place)
+                self._dropped.add(image.repository)
+            raise
+        if proven and self.place.hard_links and not leads_here and stat.S_ISREG(existing.st_mode):
             self._link(source, directory, image, blob, before, replace=True)
             self._dirty[place] = Path(place)
-        self._marks.setdefault(place, (0, 0))
 
     def _link(
         self,
@@ -289,10 +336,14 @@ class Store:
                 _unlink(new, directory)
                 raise _changed(f"blob {blob.digest} was replaced")
         else:
-            os.symlink(f"{self.place.root_seen_as}/{image.path}/{file}", new, dir_fd=directory)
+            os.symlink(self._target(image, file), new, dir_fd=directory)
             self._symbolic.add(image.repository)
         if replace:
             os.rename(new, file, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def _target(self, image: Image, file: str) -> str:
+        """What a symbolic link to a blob says."""
+        return f"{self.place.root_seen_as}/{image.path}/{file}"
 
     def _hard_link(self, source: int, file: str, directory: int, new: str) -> bool:
         if not self.place.hard_links:
@@ -314,11 +365,11 @@ class Store:
 
     def _is_good(self, link: str, status: os.stat_result, blob: Descriptor) -> bool:
         """Whether ``link`` leads to a file of the right size; a symbolic one is followed as nginx
-        would, with its idea of the root translated to ours. One that could be hard is not good."""
+        would, with its idea of the root translated to ours."""
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(link)
             seen = self.place.root_seen_as
-            if self.place.hard_links or not target.startswith(f"{seen}/"):
+            if not target.startswith(f"{seen}/"):
                 return False
             try:
                 status = os.lstat(f"{self._root}{target[len(seen) :]}")
@@ -363,14 +414,14 @@ class Store:
         if self._hasher is None:
             return True
         what = identity(status)
-        known = self._hasher.result(what)
+        known = self._hasher.result(what, blob.digest)
         if known is None and self._is_small(image):
             known = has_digest(blob.digest.hex, blob.digest, within=source, expected=what)
             self._inline_left -= blob.size
             if known is None:
                 raise _changed(f"blob {blob.digest} changed while it was read")
+            self._hasher.remember(what, blob.digest, known)
         if known:
-            self._hasher.forget(what)
             return True
         if known is False:
             file = f"{self._root}/{image.path}/{blob.digest.hex}"
@@ -378,7 +429,9 @@ class Store:
                 f"the bytes of {file} are not those that its name says",
                 f"Copy it again: skopeo copy docker://SOURCE dir:{self._root}/{image.path}",
             )
-        self._hasher.submit(Job(image.path, blob.digest.hex, what, blob.digest, _key(image)))
+        self._hasher.submit(
+            Job(image.path, blob.digest.hex, what, blob.digest), owner=_key(image), urgent=wait
+        )
         if wait:
             raise _WaitingError
         return False
@@ -387,8 +440,9 @@ class Store:
         size = sum(blob.size for blob in image.blobs)
         return not self._trusting and size <= min(_INLINE_BYTES, self._inline_left)
 
-    def _is_known_bad(self, status: os.stat_result) -> bool:
-        return self._hasher is not None and self._hasher.result(identity(status)) is False
+    def _is_known(self, status: os.stat_result, blob: Descriptor) -> bool:
+        """Whether a hash has come, or was wrong."""
+        return self._hasher is not None and self._hasher.result(identity(status), blob.digest) is not None
 
     # -- manifests ---------------------------------------------------------------------------------
 

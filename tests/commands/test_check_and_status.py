@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import scr_watchd
+from tests.daemons import public_directory, scr_watchd
+from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, make_images, write_image
 
 
@@ -52,6 +53,28 @@ def test_check_of_one_image(tmp_path: Path, where: str) -> None:
     assert "other" not in result.stdout
     next(path for path in (tmp_path / where).iterdir() if len(path.name) == 64).write_bytes(b"")
     assert scr_watchd("check", tmp_path / where).returncode == 3
+
+
+def test_check_tells_which_lines_would_make_replacing_gapless() -> None:
+    run_with_private_mounts(images_that_cannot_be_linked)
+
+
+def images_that_cannot_be_linked() -> None:
+    with public_directory() as directory:
+        images, state = directory / "images", directory / "state"
+        write_image(images / "app:1", image("a"))
+        state.mkdir()
+        options = ("check", "--root", images, "--state", state)
+        assert "gap" not in scr_watchd(*options).stdout
+        mount("--bind", images, images)
+        assert "gap" not in scr_watchd(*options).stdout, "the store can lie in the root"
+        mount("-o", "remount,bind,ro", images)
+        result = scr_watchd(*options)
+        assert result.returncode == 0
+        assert f"no hard link can be made from {images} (mount {images})" in result.stdout
+        assert f"ReadWritePaths={directory} " in result.stdout
+        assert [path.name for path in state.iterdir()] == [], "check changes nothing"
+        unmount(images)
 
 
 def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:

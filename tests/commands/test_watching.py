@@ -1,15 +1,13 @@
 """The same answers however changes are told of, or not told of at all."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.daemons import daemon, free_port, public_directory, scr_watchd, site, start_nginx
 from tests.http import ask
 from tests.nginxes import require
+from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, write_image
 from tests.waiting import until
 
@@ -45,22 +43,11 @@ def test_directories_beyond_the_watch_limit_are_polled() -> None:
 
 
 def test_a_disk_that_is_unmounted_takes_no_image_with_it() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount and unmount")
-    call = "from tests.commands.test_watching import unmount_and_mount; unmount_and_mount()"
-    result = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", call],
-        cwd=Path(__file__).parent.parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_with_private_mounts(unmount_and_mount)
 
 
 def unmount_and_mount() -> None:
-    """In a mount namespace of its own: an images directory that is a disk, unmounted and mounted."""
+    """An images directory that is a disk, unmounted and mounted."""
     nginx = require("nginx")
     with public_directory() as directory:
         images, state, disk = directory / "images", directory / "state", directory / "disk"
@@ -68,7 +55,7 @@ def unmount_and_mount() -> None:
             each.mkdir()
         for number in range(3):
             write_image(disk / f"app:{number}", image(str(number)))
-        _run("mount", "--bind", disk, images)
+        mount("--bind", disk, images)
         # a bind mount, as another disk would be: links across it are symbolic, unless made within it
         with site(directory / "site", state, program=nginx, start=False) as host:
             options = ("run", images, "--state", state, "--nginx", nginx, "--nginx-config", host.config)
@@ -76,10 +63,10 @@ def unmount_and_mount() -> None:
             start_nginx(host, nginx)
             with daemon(*options) as process:
                 until(lambda: host.tags("app"), lambda found: found == ["0", "1", "2"])
-                _run("umount", "--lazy", images)
+                unmount(images)
                 process.says("vanished at once, and stay published: is a disk not mounted", seconds=30)
                 assert host.tags("app") == ["0", "1", "2"]
-                _run("mount", "--bind", disk, images)
+                mount("--bind", disk, images)
                 process.says("no removal is held any more", seconds=30)
                 write_image(disk / "app:3", image("3"))
                 until(lambda: host.tags("app"), lambda found: found == ["0", "1", "2", "3"], seconds=30)
@@ -87,8 +74,4 @@ def unmount_and_mount() -> None:
                 for digest, content in image("3").blobs.items():
                     assert host.ask(f"/v2/app/blobs/{digest}").body == content
                 assert "Traceback" not in process.said()
-        _run("umount", "--lazy", images)
-
-
-def _run(*command: object) -> None:
-    subprocess.run([*map(str, command)], check=True)
+        unmount(images)

@@ -44,12 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(arguments)
+        try:
+            return _main(arguments)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise ScrWatchdError(what, hint="look at its owner, its mode and the disk") from error
     except ScrWatchdError as error:
         print(f"scr-watchd: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # whoever read our output has seen enough; nothing more may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

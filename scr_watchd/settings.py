@@ -58,6 +58,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_wait_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="look again at the latest after so long of changes")
     ] = 2
+    rescan_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=86400,
+            description="look at every file once in so long, event or not; less often if that is costly",
+        ),
+    ] = 10
     watch: Annotated[
         Literal["auto", "inotify", "poll"],
         Meta(description="file events, or a look every two seconds; auto takes events where there are any"),
@@ -249,7 +257,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             raise ConfigurationError(f"{name} (from {origins[name]}) must be an absolute path, not {value}")
     if settings.store != "auto" and not settings.store.startswith("/"):
         raise ConfigurationError(f"store must be auto or an absolute path, not {settings.store}")
-    for name in ("state", "store"):
+    for name in ("state", "store", "server_root"):
         if not can_be_included(str(getattr(settings, name))):
             raise ConfigurationError(
                 f"{name} (from {origins[name]}) has a character that nginx cannot include: "

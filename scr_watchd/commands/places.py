@@ -1,14 +1,13 @@
 """Where `serve` keeps its state, if nobody says: `status` has to find it again."""
 
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory
+from scr_watchd.files import is_ours, make_directory
 
 
 def candidates(root: Path) -> Iterator[Path]:
@@ -23,17 +22,19 @@ def candidates(root: Path) -> Iterator[Path]:
 
 
 def make_state(root: Path) -> Path:
-    """The first candidate that can be written, made if need be. Raises ``ScrWatchdError``."""
+    """The first candidate that is ours, made if need be: what lies there is read by an nginx that may
+    be root's. Raises ``ScrWatchdError``."""
     for path in candidates(root):
         try:
+            if not is_ours(Path(os.path.realpath(path.parent))):
+                continue
             make_directory(path)
-            _check_owner(path)
             if path.parent == root and not (path / ".gitignore").exists():
                 (path / ".gitignore").write_text("*\n")
+            if is_ours(path) and os.access(path, os.W_OK):
+                return path
         except OSError:
             continue  # a read-only root is ordinary: the images of a container are often mounted so
-        if os.access(path, os.W_OK):
-            return path
     raise ScrWatchdError(
         f"no state directory for {root} can be written", hint="name one that can be with --state"
     )
@@ -43,12 +44,3 @@ def find_state(root: Path) -> Path:
     """Where a `serve` of ``root`` keeps, or would keep, its state."""
     found = [path for path in candidates(root) if (path / "status.json").exists()]
     return found[0] if found else root / ".scr-watchd"
-
-
-def _check_owner(path: Path) -> None:
-    """Others may make directories where temporary files go: what they made is not for us."""
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (os.geteuid(), path.parent.stat().st_uid):
-        raise PermissionError(f"{path} is not ours")
-    if status.st_uid != os.geteuid() and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{path} is not ours alone")

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def made(now: Settings) -> Keeper:
         site, reader = _site(now)
-        return build(
+        keeper = build(
             now,
             site,
             reader=reader,
@@ -74,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
             notifier=notifier,
             locks=locks,
         )
+        keeper.world.keep_lock = lock.keep
+        keeper.world.reader_is_known = bool(now.nginx_user)
+        return keeper
 
     def rebuild() -> Keeper:
         new, _ = _load(arguments)
@@ -81,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError("another state directory needs a restart")
         return made(new)
 
-    with locked(State(settings.state)), signals(inbox, hangup=Wake.RELOAD):
+    with locked(State(settings.state)) as lock, signals(inbox, hangup=Wake.RELOAD):
         keeper = made(settings)
         if arguments.once:
             return _once(keeper)

@@ -23,7 +23,7 @@ from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import Reader
+from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
@@ -90,6 +90,9 @@ def build(
     directory cannot be used.
     """
     state = State(settings.state)
+    last = last_status(state)
+    if reader == ANYBODY and last is not None and not own_nginx:
+        reader = Reader(last.reader[0], frozenset(last.reader[1]))  # until nginx runs, and can be asked
 
     def open_store(trusting: bool) -> Store:  # noqa: FBT001 - the world's one question
         chosen = place.choose(
@@ -99,6 +102,7 @@ def build(
             server_root=settings.server_root or None,
             ours=locks,
         )
+        place.check_can_be_told(chosen)
         if chosen.path not in locks:
             locks[chosen.path] = place.lock(chosen.path)
         hasher = Hasher(settings.root, _hinter(inbox)) if settings.verify == "new" else None
@@ -134,9 +138,14 @@ def build(
         root=settings.root,
         state=settings.state,
         own_nginx=own_nginx,
-        last=last_status(state),
+        last=last,
     )
-    rhythm = Rhythm(settings.quiet_seconds, settings.max_wait_seconds, settings.min_reload_seconds)
+    rhythm = Rhythm(
+        quiet_seconds=settings.quiet_seconds,
+        max_wait_seconds=settings.max_wait_seconds,
+        min_reload_seconds=settings.min_reload_seconds,
+        rescan_seconds=settings.rescan_seconds,
+    )
     put = _hinter(inbox)
 
     def hint() -> None:
@@ -237,4 +246,5 @@ def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # a second Ctrl-C must not spoil an orderly end
+            signal.signal(number, signal.SIG_IGN if number in (signal.SIGTERM, signal.SIGINT) else handler)

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     # to a terminal that is closed SIGHUP means the end; without one it means: settings again
     hangup = Wake.STOP if sys.stdin is not None and sys.stdin.isatty() else Wake.RELOAD
 
-    with locked(State(settings.state)), signals(inbox, hangup=hangup):
+    with locked(State(settings.state)) as lock, signals(inbox, hangup=hangup):
         server = Server(
             program,
             settings.state / "serve",
@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
                 notifier=notifier,
                 locks=locks,
             )
+            keeper.world.keep_lock = lock.keep
             keeper.reporter.address = address.reachable
             return keeper
 
@@ -177,7 +178,7 @@ def _site(settings: Settings, program: nginx.Nginx, server: Server) -> Site:
         config=None,  # all of it but the generation is ours
         reloading=Reloading(
             way="signal",
-            pid_file=lambda: server.pid_file,
+            pid_file=server.mended_pid_file,
             command=(),
             question=None,
             by_process=True,
@@ -200,8 +201,10 @@ def _worker_uid(settings: Settings) -> int:
         nobody = pwd.getpwnam("nobody").pw_uid
     except KeyError:
         return 0
-    reached = [each for each in (*settings.state.parents, settings.state) if each.exists()]
-    if all(ANYBODY.may_enter(each.stat()) for each in reached):
-        return nobody
-    log.info("nginx's workers run as root, because %s lies in a private directory", settings.state)
-    return 0
+    for place in (settings.state, settings.root):  # the store may lie in either
+        real = Path(os.path.realpath(place))
+        private = [each for each in (*real.parents, real) if not ANYBODY.may_enter(each.stat())]
+        if private:
+            log.info("nginx's workers run as root, because %s is private to it", private[0])
+            return 0
+    return nobody

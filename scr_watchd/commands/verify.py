@@ -11,6 +11,7 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import me, open_directory
 from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.catalog import Image
+from scr_watchd.oci.names import Digest
 from scr_watchd.publish.hashing import has_digest
 
 _ABOUT = """\
@@ -25,6 +26,8 @@ exit status: 0 all is well, 3 something is rotten or incomplete
 """
 
 _SHOW_SECONDS = 0.2
+
+_File = tuple[int, int, Digest]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,24 +57,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _rotten(root: Path, images: tuple[Image, ...], progress: "_Progress") -> list[tuple[Image, str]]:
     """Each image with its first bad file. A file is read once, however many images it is part of."""
-    known: dict[tuple[int, int], bool] = {}
+    known: dict[_File, bool] = {}
     found = []
     with open_directory(root) as top:
         for image in images:
-            with open_directory(image.path, within=top) as directory:
-                for blob in image.blobs:
-                    status = os.stat(blob.digest.hex, dir_fd=directory, follow_symlinks=False)
-                    inode = status.st_dev, status.st_ino
-                    if inode in known:
-                        progress(blob.size)
-                    else:
-                        good = has_digest(blob.digest.hex, blob.digest, within=directory, progress=progress)
-                        known[inode] = good is not False
-                    if not known[inode]:
-                        found.append((image, f"{root}/{image.path}/{blob.digest.hex}"))
-                        break
+            try:
+                with open_directory(image.path, within=top) as directory:
+                    file = _first_rotten(image, directory, known, progress)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it was removed, or is being copied again, while others were read
+            if file:
+                found.append((image, f"{root}/{image.path}/{file}"))
     progress.end()
     return found
+
+
+def _first_rotten(image: Image, directory: int, known: dict[_File, bool], progress: "_Progress") -> str:
+    for blob in image.blobs:
+        file = blob.digest.hex
+        status = os.stat(file, dir_fd=directory, follow_symlinks=False)
+        what = status.st_dev, status.st_ino, blob.digest
+        if what in known:
+            progress.skip(blob.size)
+        else:
+            known[what] = has_digest(file, blob.digest, within=directory, progress=progress) is not False
+        if not known[what]:
+            return file
+    return ""
 
 
 class _Progress:
@@ -80,7 +92,7 @@ class _Progress:
     def __init__(self, images: tuple[Image, ...], megabytes_per_second: float | None) -> None:
         self._total = sum(blob.size for image in images for blob in image.blobs)
         self._rate = megabytes_per_second * 1e6 if megabytes_per_second else None
-        self._done = 0
+        self._done = self._skipped = 0
         self._began = time.monotonic()
         self._shown = 0.0
 
@@ -88,12 +100,17 @@ class _Progress:
         self._done += count
         now = time.monotonic()
         if self._rate:
-            time.sleep(max(0.0, self._began + self._done / self._rate - now))
+            time.sleep(max(0.0, self._began + (self._done - self._skipped) / self._rate - now))
         if sys.stderr.isatty() and now - self._shown >= _SHOW_SECONDS:
             self._shown = now
             share = self._done / max(1, self._total)
             bar = "#" * int(share * 30)
             print(f"\r[{bar:<30}] {share:4.0%} of {self._total / 1e6:.0f} MB", end="", file=sys.stderr)
+
+    def skip(self, count: int) -> None:
+        """So many bytes need not be read: they are of a file that was."""
+        self._done += count
+        self._skipped += count
 
     def end(self) -> None:
         if self._shown:

@@ -50,23 +50,18 @@ def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
     timetable = Timetable(rhythm)
     tend_at = hooks.tend()
     while True:
-        wake = _next(inbox, until=min(timetable.due, tend_at), ping=hooks.seconds_to_ping)
+        wakes = _next(inbox, until=min(timetable.due, tend_at), ping=hooks.seconds_to_ping)
         hooks.progress()
         now = time.monotonic()
-        match wake:
-            case Wake.STOP:
-                return
-            case Wake.CHANGED:
-                timetable.changed(now)
-            case Wake.RELOAD:
-                timetable.reconfigured(hooks.reconfigure())
-            case Wake.NOW:
-                timetable.asked()
-            case Wake.CHILD:
-                tend_at = hooks.tend()
-            case None:
-                pass
-        if now >= tend_at:
+        if Wake.STOP in wakes:
+            return
+        if Wake.CHANGED in wakes:
+            timetable.changed(now)
+        if Wake.RELOAD in wakes:
+            timetable.reconfigured(hooks.reconfigure())
+        if Wake.NOW in wakes:
+            timetable.asked()
+        if Wake.CHILD in wakes or now >= tend_at:
             tend_at = hooks.tend()
         if now >= timetable.due:  # asked after every wake: a steady stream of them must not put it off
             _look(hooks, timetable, now)
@@ -77,22 +72,19 @@ def _look(hooks: Hooks, timetable: Timetable, began: float) -> None:
     timetable.looking()
     cpu = time.process_time()
     outcome = hooks.look(full=full)
-    now = time.monotonic()
-    timetable.looked(
-        outcome,
-        now,
-        full=full,
-        cpu=time.process_time() - cpu,
-        wall=now - began,
-        events=hooks.has_events(),
-    )
-    timetable.again_at = hooks.report(outcome)
+    now, cpu = time.monotonic(), time.process_time() - cpu
+    timetable.looked(outcome, now, full=full, cpu=cpu, wall=now - began, events=hooks.has_events())
+    timetable.wanted(hooks.report(outcome), now, cpu=cpu)
 
 
-def _next(inbox: "SimpleQueue[Wake]", *, until: float, ping: Callable[[], float]) -> Wake | None:
-    """The next wake; ``None`` when it is time to look, to tend, or to tell the service manager."""
+def _next(inbox: "SimpleQueue[Wake]", *, until: float, ping: Callable[[], float]) -> set[Wake]:
+    """What wakes us, all of it at once; nothing when it is time to look, to tend, or to tell the
+    service manager."""
     wait = min(until - time.monotonic(), ping(), _LONGEST_WAIT)
+    wakes = set()
     try:
-        return inbox.get(timeout=max(0.0, wait))
+        wakes.add(inbox.get(timeout=max(0.0, wait)))
+        while True:
+            wakes.add(inbox.get_nowait())
     except Empty:
-        return None
+        return wakes

@@ -6,6 +6,7 @@ A pass may be cut off between any two of these. What nginx includes is whole at 
 next pass finishes the work: a generation that is switched to stays `pending` until it is confirmed.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -25,17 +26,18 @@ from scr_watchd.daemon.outcome import (
 )
 from scr_watchd.daemon.resolve import Before, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scan, Scanner
-from scr_watchd.oci.catalog import Catalog
+from scr_watchd.images.words import printable
+from scr_watchd.oci.catalog import Catalog, Problem
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import state as records
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.nginx import Nginx, NginxError
 from scr_watchd.publish.reload import Proof, Reloading, crowd, reload
-from scr_watchd.publish.state import Record, State
+from scr_watchd.publish.state import REQUESTS, Record, Request, State
 from scr_watchd.publish.store import Store, Taken
-from scr_watchd.render.http_conf import Rendered, initial, render
+from scr_watchd.render.http_conf import Rendered, initial, is_whole, render
 
 _LOW_DISK = 0.05
 _LOW_DISK_GRACE_SECONDS = 60.0
@@ -74,10 +76,13 @@ class World:
     """What the current generation was rendered from."""
     served: Catalog = field(default_factory=Catalog)
     """What nginx was last known to answer from."""
+    published: str = ""
+    """The generation that nginx was last known to answer from."""
     confirmed: bool = False
     """Whether nginx is known to answer from the current generation."""
     first: bool = True
     """Whether nothing was ever published from this state directory."""
+    reader_is_known: bool = False
     reached: Callable[[str], None] = lambda _: None
     """Told of each step of a pass that is done; tests end the process there."""
     reloaded_at: float = float("-inf")
@@ -89,10 +94,15 @@ class World:
     store: Store | None = None
     store_inode: int = 0
     """The root that the store was opened for."""
+    seen: Scan | None = None
     scan: Scan | None = None
     """The scan after which nothing was left to do; until ``until`` (seconds since 1970)."""
     until: float = 0.0
     found: Found = field(default_factory=Found)
+    keep_lock: Callable[[], None] = lambda: None
+    """Makes sure that the state directory is still ours alone."""
+    asked: dict[Request, str] = field(default_factory=dict)
+    """What commands had asked for when the last pass decided."""
 
 
 def recall(world: World) -> str:
@@ -101,29 +111,40 @@ def recall(world: World) -> str:
     Returns what was wrong with its notes, or an empty text. Raises ``OSError`` if the state
     directory cannot be used.
     """
-    damaged = ""
-    try:
-        published = records.read_published(world.state)
-        pending = records.read_pending(world.state)
-    except ValueError as error:
-        published = pending = None
-        damaged = f"what was noted in {world.state.path} is damaged, so that the tree alone decides: {error}"
+    damaged = []
+    found: list[Record | None] = []
+    for read in (records.read_published, records.read_pending):
+        try:
+            found.append(read(world.state))
+        except ValueError as error:
+            found.append(None)
+            damaged.append(f"what was noted in {world.state.path} is damaged, and the tree decides: {error}")
+    published, pending = found
     world.first = published is None and pending is None
     current = _current(world)
+    if not is_whole(world.generations.read(current)):
+        damaged.append(f"the generation {current} is damaged, and made anew")
+        current = _start_again(world)
     if published is not None:
         world.record = published
         world.served = published.catalog
+        world.published = published.generation
         world.confirmed = published.generation == current
     if pending is not None and pending.generation == current:
         world.record = pending
         world.confirmed = False
-    return damaged
+    return "; ".join(damaged)
 
 
 def reconcile(world: World, *, full: bool) -> Outcome:
     """Make one pass, with a full or a light look at the tree."""
     try:
-        return _pass(world, full=full)
+        try:
+            return _pass(world, full=full)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and _make_room(world):
+                return _pass(world, full=full)
+            raise
     except NginxError as error:
         return Failed(str(error))
     except ScrWatchdError as error:
@@ -138,13 +159,28 @@ def reconcile(world: World, *, full: bool) -> Outcome:
         return Failed(f"{where}: {error.strerror or error}. What was published stays")
 
 
+def _make_room(world: World) -> bool:
+    """Whether the store could be rid of what is only there for a while: on a full disk that must not
+    wait for a generation without it, which needs room itself."""
+    if world.store is None or world.seen is None:
+        return False
+    resolved = _resolve(world, world.store, world.seen, Taken(world.seen.images), grace_seconds=0)
+    if resolved.held_since is not None:
+        return False
+    world.scan = None
+    return world.store.prune(resolved.served) > 0
+
+
 def _pass(world: World, *, full: bool) -> Outcome:
+    world.keep_lock()
     _learn_reader(world)
-    scan = world.scanner.full() if full else world.scanner.light()
+    scan = world.seen = world.scanner.full() if full else world.scanner.light()
     store = _store(world)
     current = _current(world)
     if _is_settled(world, store, scan, current):
-        return Unchanged(world.found, current)
+        if world.confirmed:
+            return Unchanged(world.found, current)
+        return _crowded(world) or _still_refused(world) or _reload(world, world.record)
 
     world.scan = None
     world.reached("scan")
@@ -155,43 +191,57 @@ def _pass(world: World, *, full: bool) -> Outcome:
     rendered = render(resolved.catalog, store=store.place.seen_as, list_repositories=world.list_repositories)
     record = _record(world, rendered, resolved)
 
+    if rendered.id == current and world.generations.repair(current, rendered.files):
+        world.confirmed = False  # nginx may have read what was damaged
     if rendered.id == current and world.confirmed:
         if (record.held_since, record.root_inode) != (world.record.held_since, world.record.root_inode):
             records.write_published(world.state, record)
         world.record = record
         _settle(world, store, scan, taken, resolved)
         return Unchanged(world.found, rendered.id)
-    crowded = _crowded(world)
-    if crowded:
-        return Waiting(world.found, crowded)
-    rejected = _still_refused(world)
-    if rejected is None and rendered.id != current:
-        rejected = _switch(world, rendered, record, before=current)
-    elif rejected is None:
+    refused = _crowded(world) or _still_refused(world)
+    if refused is None and rendered.id != current:
+        refused = _switch(world, rendered, record, before=current)
+    elif refused is None:
         records.write_pending(world.state, record)
-    if rejected is not None:
-        return rejected
-    outcome = _reload(world, record, missing=_missing_include(world, rendered.id))
+    if refused is not None:
+        return refused
+    outcome = _reload(world, record)
+    _settle(world, store, scan, taken, resolved)
     if isinstance(outcome, Published):
-        _settle(world, store, scan, taken, resolved)
         world.reached("confirm")
+        _tidy(world, store, resolved, keep=frozenset({current, rendered.id}))
+        world.reached("prune")
+    return outcome
+
+
+def _tidy(world: World, store: Store, resolved: Resolved, *, keep: frozenset[str]) -> None:
+    """Remove what nothing needs any more. That it fails does not undo what was published."""
+    try:
         if resolved.held_since is None:
             store.prune(resolved.served)
-        world.reached("prune")
-        world.generations.prune(keep=frozenset({current, rendered.id}))
-    return outcome
+        world.generations.prune(keep=keep)
+    except OSError as error:
+        path = str(error.filename or store.place.path)
+        reason = f"it cannot be tidied: {error.strerror}"
+        problem = Problem(printable(path), reason, "Look at its owner and mode.")
+        world.found = replace(world.found, problems=(*world.found.problems, problem))
+        world.scan = None
 
 
 def _current(world: World) -> str:
     """The id of the current generation; where it is gone, an initial one takes its place."""
     current = world.generations.current_id()
-    if current is None:
-        rendered = initial()
-        world.generations.stage(rendered.id, rendered.files)
-        world.generations.switch(rendered.id)
-        world.confirmed = False
-        return rendered.id
-    return current
+    return _start_again(world) if current is None else current
+
+
+def _start_again(world: World) -> str:
+    """Make an initial generation current: it answers 503 until there is another."""
+    rendered = initial()
+    world.generations.stage(rendered.id, rendered.files)
+    world.generations.switch(rendered.id)
+    world.confirmed = False
+    return rendered.id
 
 
 def _store(world: World) -> Store:
@@ -206,10 +256,11 @@ def _store(world: World) -> Store:
 
 
 def _learn_reader(world: World) -> None:
-    if world.scanner.reader == ANYBODY:
+    if not world.reader_is_known:
         reader = world.worker_user()
         if reader is not None:
             world.scanner.reader = reader
+            world.reader_is_known = True
 
 
 # -- what there is to do -----------------------------------------------------------------------------
@@ -219,12 +270,12 @@ def _is_settled(world: World, store: Store, scan: Scan, current: str) -> bool:
     """Whether nothing has happened since a pass after which nothing was left to do."""
     return (
         scan == world.scan
-        and world.confirmed
         and current == world.record.generation
+        and world.generations.is_as_written(current)
         and store.is_there
         and not store.has_news
         and time.time() < world.until
-        and not any(records.requested(world.state, what) is not None for what in ("accept", "prune"))
+        and not _asked(world)
     )
 
 
@@ -234,18 +285,27 @@ def _settle(world: World, store: Store, scan: Scan, taken: Taken, resolved: Reso
     in_flux = taken.problems or (resolved.pinned and not store.place.hard_links)
     world.scan = None if in_flux else scan
     world.until = resolved.until
-    for what in ("accept", "prune"):
-        records.answered(world.state, what)
+    for what, text in world.asked.items():
+        if records.requested(world.state, what) == text:  # else it came later, and is for the next pass
+            records.answered(world.state, what)
 
 
-def _resolve(world: World, store: Store, scan: Scan, taken: Taken) -> Resolved:
+def _asked(world: World) -> dict[Request, str]:
+    found = {what: records.requested(world.state, what) for what in REQUESTS}
+    return {what: text for what, text in found.items() if text is not None}
+
+
+def _resolve(
+    world: World, store: Store, scan: Scan, taken: Taken, *, grace_seconds: float | None = None
+) -> Resolved:
     now = time.time()
-    pruned = records.requested(world.state, "prune")
+    world.asked = _asked(world)
+    pruned = world.asked.get("prune")
     policy = replace(
         world.policy,
-        grace_seconds=_grace(world.policy.grace_seconds, store),
+        grace_seconds=_grace(world.policy.grace_seconds, store) if grace_seconds is None else grace_seconds,
         pruned=float("-inf") if pruned is None else now if pruned == "now" else now - _PRUNE_SECONDS,
-        accepted=records.requested(world.state, "accept") is not None,
+        accepted="accept" in world.asked,
     )
     before = world.record
     return resolve(
@@ -331,6 +391,13 @@ def _still_refused(world: World) -> Rejected | None:
         return None
     words = _test_site(world)
     world.refused_by_site = bool(words)
+    if words and world.state.pending.exists() and world.published in world.generations:
+        # a crash kept us from going back, and nginx could not even start like this
+        world.generations.switch(world.published)
+        world.state.pending.unlink()
+        if not _test_site(world):
+            world.refused_by_site = False
+            return Rejected(world.found, "ours", words)
     return Rejected(world.found, "the site's", words) if words else None
 
 
@@ -366,15 +433,17 @@ def _missing_include(world: World, generation: str) -> str:
     )
 
 
-def _crowded(world: World) -> str:
+def _crowded(world: World) -> Waiting | None:
     """Why a reload would better wait: each leaves workers behind that end with their last download,
     and each of those holds the whole of its configuration in memory."""
     if time.monotonic() - world.reloaded_at > _HOLD_OFF_SECONDS:
-        return ""
-    return crowd(world.site.reloading)
+        return None
+    reason = crowd(world.site.reloading)
+    return Waiting(world.found, reason) if reason else None
 
 
-def _reload(world: World, record: Record, *, missing: str) -> Published | Unconfirmed:
+def _reload(world: World, record: Record) -> Published | Unconfirmed:
+    missing = _missing_include(world, record.generation)
     changes = Changes.between(world.served, record.catalog)
     world.record = record
     world.confirmed = False
@@ -388,4 +457,5 @@ def _reload(world: World, record: Record, *, missing: str) -> Published | Unconf
     records.confirm_pending(world.state)
     world.confirmed = True
     world.served = record.catalog
+    world.published = record.generation
     return Published(world.found, record.generation, changes, verdict.reason)

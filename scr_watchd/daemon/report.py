@@ -29,6 +29,7 @@ from scr_watchd.daemon.outcome import (
 from scr_watchd.daemon.status import ProblemStatus, Status, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
+from scr_watchd.images.words import printable
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.publish.place import StorePlace
 
@@ -62,6 +63,7 @@ class Reporter:
     watch: str = ""
     reader: Reader = field(default_factory=Reader)
     _said: str = ""
+    _unwritten: bool = False
     _held: bool = False
     _pinned: dict[Reference, float] = field(default_factory=dict)
     _first: bool = True
@@ -203,14 +205,14 @@ class Reporter:
             last,
             version=__version__,
             pid=os.getpid(),
-            root=str(self.root),
-            state=str(self.state),
+            root=printable(str(self.root)),
+            state=printable(str(self.state)),
             own_nginx=self.own_nginx,
             outcome=kind,
             message=line,
             problems=_told(found.problems) if found else last.problems,
             watch=self.watch,
-            store=str(self.store.path) if self.store else "",
+            store=printable(str(self.store.path)) if self.store else "",
             links=_links(self.store),
             reader=(self.reader.uid, tuple(sorted(self.reader.gids))),
             **served,
@@ -222,9 +224,12 @@ class Reporter:
             try:
                 statuses.write(self.status_file, new)
             except OSError as error:
-                self._say(logging.ERROR, f"{self.status_file} cannot be written: {error.strerror}")
+                if not self._unwritten:
+                    log.error("%s cannot be written: %s", self.status_file, error.strerror)  # noqa: TRY400
+                self._unwritten = True
                 return
             self.last = new
+            self._unwritten = False
 
 
 def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]:

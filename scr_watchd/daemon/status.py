@@ -1,5 +1,6 @@
 """STATE/status.json: what the daemon last said, for whoever asks while it works."""
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -53,7 +54,15 @@ def counted(number: int, noun: str) -> str:
 
 
 def write(path: Path, status: Status) -> None:
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+    """Replace the status. On a full disk the old one goes first: none is better than one that lies."""
+    content = msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        path.unlink(missing_ok=True)
+        write_atomically(path, content)
 
 
 def read(path: Path) -> Status | None:
@@ -62,3 +71,5 @@ def read(path: Path) -> Status | None:
         return msgspec.json.decode(path.read_bytes(), type=Status)
     except FileNotFoundError:
         return None
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error

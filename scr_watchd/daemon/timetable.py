@@ -58,6 +58,10 @@ class Timetable:
         """A look begins: what changed until now is covered by it, what changes from now on is not."""
         self._debounce.reset()
 
+    def wanted(self, again_at: float, now: float, *, cpu: float) -> None:
+        """Somebody wants another look, which ``cpu`` seconds of the last one are the cost of."""
+        self.again_at = max(again_at, now + 10 * cpu)
+
     def looked(
         self, outcome: Outcome, now: float, *, full: bool, cpu: float, wall: float, events: bool
     ) -> None:
@@ -75,4 +79,4 @@ class Timetable:
             case Rejected() | Failed() | Unconfirmed() | Waiting():
                 # whoever repairs something changes no image, so no event tells of it
                 self.earliest = now + self.rhythm.min_reload_seconds
-                self.light_at = now + self.rhythm.poll_seconds
+                self.light_at = now + max(self.rhythm.poll_seconds, 10 * cpu)

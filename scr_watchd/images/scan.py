@@ -160,7 +160,6 @@ class _Walk:
         way = [*reversed(Path(self._root).parents), Path(self._root)] if parents else []
         for each in way:
             if not self._reader.may_enter(each.stat()):
-                self._hidden.append("")
                 mode = stat.S_IMODE(each.stat().st_mode)
                 self._problem(
                     "",
@@ -282,9 +281,10 @@ class _Walk:
     def _link(self, path: str) -> None:
         """A symbolic link is a tag if it leads to a tag directory inside the root."""
         self._progress()
-        target = os.path.realpath(self._full_real(path))
         try:
-            is_directory = stat.S_ISDIR(os.stat(target).st_mode)
+            # first: the kernel refuses a chain of 41 links, which realpath would follow by recursion
+            is_directory = stat.S_ISDIR(os.stat(self._full_real(path)).st_mode)
+            target = os.path.realpath(self._full_real(path))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 raise
@@ -326,7 +326,9 @@ class _Walk:
         except RefusedError as refused:
             self._problem(path, refused.reason, refused.remedy)
         except (FileNotFoundError, NotADirectoryError):
-            pass  # it went away, or was replaced, while we looked: the next pass sees what it is now
+            # it went away, or was replaced, while we looked: the next pass sees what it is now
+            with suppress(RefusedError):
+                self._is_unfinished_path(path)
         except OSError as error:
             self._hidden.append(path)
             self._problem(
@@ -339,7 +341,6 @@ class _Walk:
 
     def _permit(self, path: str, status: os.stat_result) -> None:
         if not self._reader.may_enter(status):
-            self._hidden.append(path)
             raise RefusedError(
                 f"nginx may not enter it (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"Permit it: chmod -R go+rX {shell(self._full(path))}",

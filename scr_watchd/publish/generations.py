@@ -6,6 +6,7 @@
 One rename(2) of the link changes all three at once, also on an upgrade or when going back.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -29,6 +30,10 @@ class Generations:
     def __init__(self, directory: Path) -> None:
         self.current = directory / "current"
         self._generations = directory / "generations"
+        self._written: dict[str, _Marks] = {}
+
+    def __contains__(self, generation: str) -> bool:
+        return bool(generation) and (self._generations / generation).is_dir()
 
     def current_id(self) -> str | None:
         """The id of the current generation; ``None`` if there is none, or if its files are gone."""
@@ -36,22 +41,48 @@ class Generations:
             target = self.current.readlink()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # not a link
+                return None
+            raise
         return target.name if (self.current / "http.conf").is_file() else None
+
+    def read(self, generation: str) -> dict[str, bytes]:
+        """The files of a generation."""
+        path = self._generations / generation
+        return {name: (path / name).read_bytes() for name in sorted(os.listdir(path))}
+
+    def is_as_written(self, generation: str) -> bool:
+        """Whether nobody has touched the files of a generation since we wrote or compared them."""
+        return self._written.get(generation) == _marks(self._generations / generation)
 
     def stage(self, generation: str, files: Mapping[str, bytes]) -> Candidate:
         """Write a generation beside the current one, to survive a power cut from here on."""
         path = self._generations / generation
-        if not _holds(path, files):
+        if path.is_dir():
+            self.repair(generation, files)
+        else:
             make_directory(self._generations)
             new = self._generations / f".{generation}.new"
-            for leftover in (new, path):
-                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
             make_directory(new)
             for name, content in files.items():
                 write_atomically(new / name, content)
             new.rename(path)
             sync_directory(self._generations)
+            self._written[generation] = _marks(path)
         return Candidate(generation, path)
+
+    def repair(self, generation: str, files: Mapping[str, bytes]) -> bool:
+        """Make the files of a generation what they should be; whether any was not."""
+        if self.is_as_written(generation):
+            return False
+        path = self._generations / generation
+        damaged = [name for name, content in files.items() if not _holds(path / name, content)]
+        for name in damaged:
+            write_atomically(path / name, files[name])
+        self._written[generation] = _marks(path)
+        return bool(damaged)
 
     def switch(self, generation: str) -> None:
         """Make ``generation`` the one that nginx reads next.
@@ -62,6 +93,8 @@ class Generations:
         new = self.current.with_name(".current.new")
         new.unlink(missing_ok=True)
         new.symlink_to(Path("generations") / generation)
+        if self.current.is_dir() and not self.current.is_symlink():
+            shutil.rmtree(self.current)  # not ours, and in the way
         new.rename(self.current)
         sync_directory(self.current.parent)
 
@@ -70,10 +103,23 @@ class Generations:
         for name in os.listdir(self._generations):
             if name not in keep and name != self.current_id():
                 shutil.rmtree(self._generations / name)
+                self._written.pop(name, None)
 
 
-def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
+_Marks = tuple[tuple[str, int, int, int], ...]
+
+
+def _marks(path: Path) -> _Marks:
+    """What tells the files in ``path`` from what they were."""
     try:
-        return all((path / name).read_bytes() == content for name, content in files.items())
+        statuses = [(entry.name, entry.stat()) for entry in os.scandir(path)]
+    except OSError:
+        return ()
+    return tuple(sorted((name, each.st_ino, each.st_size, each.st_mtime_ns) for name, each in statuses))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
     except OSError:
         return False

@@ -58,6 +58,8 @@ class Hasher:
         self._urgent: set[_What] = set()
         self._results: dict[_What, bool] = {}
         self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        """Whether there is a thread is decided by one at a time."""
 
     def result(self, file: Identity, digest: Digest) -> bool | None:
         """Whether ``file`` has ``digest``, as of the last ``news``; ``None`` if that is not known."""
@@ -95,15 +97,23 @@ class Hasher:
             self._owners[what].add(owner)
             return
         self._owners[what] = {owner}
-        self._jobs.put(job)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="hasher", daemon=True)
-            self._thread.start()
+        with self._turn:
+            self._jobs.put(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="hasher", daemon=True)
+                self._thread.start()
+
+    def _next(self) -> Job | None:
+        """The next job; with none the thread ends, because nobody says when a hasher is done with."""
+        with self._turn:
+            if self._jobs.empty():
+                self._thread = None
+                return None
+            return self._jobs.get()
 
     def _work(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while True:
-            job = self._jobs.get()
+        while (job := self._next()) is not None:
             try:
                 with open_directory(self._root) as root, open_directory(job.path, within=root) as directory:
                     matches = has_digest(job.file, job.digest, within=directory, expected=job.identity)
@@ -129,10 +139,11 @@ def has_digest(
     Raises ``OSError`` if it cannot be read.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode) or (expected is not None and identity(before) != expected):
+        os.close(descriptor)  # fdopen would refuse a directory, and leave it open
+        return None
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode) or (expected is not None and identity(before) != expected):
-            return None
         hashed = new_hash(digest.algorithm, usedforsecurity=False)
         buffer = bytearray(_BUFFER_BYTES)
         view = memoryview(buffer)

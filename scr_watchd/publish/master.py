@@ -83,12 +83,15 @@ def workers(master: Process) -> dict[Process, bool]:
 
 
 def working_in(directory: Path) -> list[Process]:
-    """Every nginx process, masters first, whose working directory is ``directory``."""
+    """Every nginx process, masters first, whose working directory is ``directory``, or was one of that
+    name that somebody removed."""
+    removed = f"{os.path.realpath(directory)} (deleted)"  # as proc_pid_cwd(5) has it
     found = []
     for pid in _pids():
         try:
             role = _role(pid)
-            if role and os.path.samefile(f"/proc/{pid}/cwd", directory):
+            cwd = f"/proc/{pid}/cwd"
+            if role and (os.readlink(cwd) == removed or os.path.samefile(cwd, directory)):
                 found.append((role, Process(pid, _stat(pid)[1])))
         except OSError:
             continue  # it ended meanwhile, or is another user's and so not ours

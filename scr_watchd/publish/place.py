@@ -1,14 +1,15 @@
 """Chooses where the store lies: hard links need it on the mount of the images."""
 
+import contextlib
 import fcntl
 import os
-import stat
-from collections.abc import Container
+import re
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory
+from scr_watchd.files import is_ours, make_directory
 from scr_watchd.settings import can_be_included
 
 
@@ -36,19 +37,23 @@ def choose(
     hard link to a file of ``root`` can be made and which no other daemon has, or STATE/store with
     symbolic links. ``ours`` are the stores that this process has locked."""
     seen_root = server_root or os.path.realpath(root)
-    inside = root / ".scr-watchd" / "store"
     if store is not None:
         return _place(store, root, seen_root, _obstacle(root, store))
-    outside = state / "store"
+    inside, outside = root / ".scr-watchd" / "store", state / "store"
     first = _obstacle(root, outside)
-    if (
-        first
-        and can_be_included(str(inside))
-        and not _obstacle(root, inside)
-        and (inside in ours or not _is_taken(inside))
-    ):
-        return _place(inside, root, seen_root, "")
+    if first:
+        second = _place(inside, root, seen_root, "")
+        if can_be_included(second.seen_as) and _may_lie_in(inside, root, ours):
+            return second
     return _place(outside, root, seen_root, first)
+
+
+def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
+    """Whether the store can be below the root: there nobody may exchange it for something else, and no
+    other daemon have it."""
+    if not is_ours(Path(os.path.realpath(root))) or _obstacle(root, inside):
+        return False
+    return is_ours(inside.parent) and is_ours(inside) and (inside in ours or not _is_taken(inside))
 
 
 def lock(store: Path) -> int:
@@ -58,7 +63,7 @@ def lock(store: Path) -> int:
     remove each other's files.
     """
     make_directory(store)
-    descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -84,29 +89,47 @@ def _place(store: Path, root: Path, seen_root: str, obstacle: str) -> StorePlace
     return StorePlace(store, seen, seen_root, obstacle)
 
 
+def check_can_be_told(place: StorePlace) -> None:
+    """Raise ``ScrWatchdError`` if nginx cannot be told where the store is."""
+    if not can_be_included(place.seen_as):
+        raise ScrWatchdError(
+            f"nginx cannot be told of the store {place.seen_as!a}",
+            hint="choose a path without * ? [ ] $ \\ and quotes with --state or --store",
+        )
+
+
 def _obstacle(root: Path, store: Path) -> str:
     """Why no hard link can be made from ``root`` to ``store``; tried, because bind mounts of one file
     system look alike and are not."""
     if _mount(root)[1] == "overlay":
         return f"{root} lies on an overlay file system, where a hard link copies the file"
-    sample = _sample(root)
-    temporary = None
+    temporary = root / f".scr-watchd-probe-{os.getpid()}"
+    error: OSError | None = None
     try:
-        if sample is None:
-            temporary = sample = root / f".scr-watchd-probe-{os.getpid()}"
+        for sample in _samples(root):
+            try:
+                _try_link(sample, store)
+            except OSError as problem:
+                error = problem  # it may be somebody else's, or gone by now: others tell more
+            else:
+                return ""
+        if error is None:
             temporary.touch()
-        make_directory(store)
-        probe = store / f".probe-{os.getpid()}"
-        try:
-            os.link(sample, probe, follow_symlinks=False)
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        return f"a hard link from {root} to {store} fails: {error.strerror}"
+            _try_link(temporary, store)
+    except OSError as problem:
+        error = problem
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return ""
+    return f"a hard link from {root} to {store} fails: {error.strerror}" if error else ""
+
+
+def _try_link(sample: Path, store: Path) -> None:
+    make_directory(store)
+    probe = store / f".probe-{os.getpid()}"
+    probe.unlink(missing_ok=True)
+    os.link(sample, probe, follow_symlinks=False)
+    probe.unlink()
 
 
 def gap(*, root: Path, state: Path) -> str:
@@ -122,7 +145,7 @@ def gap(*, root: Path, state: Path) -> str:
             "that holds both the images and the state, and name them:\n"
             '  root  = "/var/lib/scr-watchd/images"\n  state = "/var/lib/scr-watchd"'
         )
-    if point == state_point or os.access(root, os.W_OK):
+    if point == state_point or (os.access(root, os.W_OK) and is_ours(Path(os.path.realpath(root)))):
         return ""
     common = os.path.commonpath([root, state])
     return (
@@ -133,15 +156,18 @@ def gap(*, root: Path, state: Path) -> str:
     )
 
 
-def _sample(root: Path) -> Path | None:
-    """Some regular file of the tree, found without reading much of it."""
+def _samples(root: Path) -> Iterator[Path]:
+    """A few regular files of the tree, found without reading much of it."""
+    left = 5
     for directory, names, files in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
-        for name in files:
+        for name in files[:1]:
             path = Path(directory, name)
-            if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
-                return path
-    return None
+            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+                yield path
+                left -= 1
+                if left == 0:
+                    return
 
 
 def _mount(path: Path) -> tuple[str, str]:
@@ -150,7 +176,7 @@ def _mount(path: Path) -> tuple[str, str]:
     best, kind = "", ""
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split()[4].encode("ascii", "surrogateescape").decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), left.split()[4])
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, right.split()[0]
     return best, kind

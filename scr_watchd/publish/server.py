@@ -74,6 +74,7 @@ class Server:
         self._current = current
         self._worker_uid = worker_uid
         self._config = directory / "nginx.conf"
+        self._address = Address("127.0.0.1", 0)
         self._child: subprocess.Popen[bytes] | None = None
         self._failures = 0
         self._started_at = -math.inf
@@ -89,19 +90,7 @@ class Server:
 
     def start(self, address: Address) -> None:
         """Start nginx and wait until it answers. Raises ``ScrWatchdError`` if it does not."""
-        make_directory(self._directory)
-        write_atomically(
-            self._config,
-            template(
-                "serve.conf",
-                USER=user_directive(self._worker_uid),
-                PID_FILE=inside_quotes(self.pid_file),
-                PCRE_JIT="pcre_jit on;" if self._nginx.has_pcre_jit else "",
-                TEMP_PATHS=temp_paths(self._nginx, self._directory),
-                CURRENT=inside_quotes(self._current),
-                LISTEN=str(address),
-            ),
-        )
+        self._address = address
         self._spawn()
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -111,6 +100,15 @@ class Server:
                 self.stop()
                 raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
+
+    def mended_pid_file(self) -> Path:
+        """The pid file of a running nginx, written again, as is what nginx reads at a reload, if it was
+        removed: our directory may lie in a tree that others mirror."""
+        is_whole = self.pid_file.exists() and self._config.exists()
+        if not is_whole and self._child is not None and self._child.poll() is None:
+            self._write_config()
+            write_atomically(self.pid_file, f"{self._child.pid}\n".encode())
+        return self.pid_file
 
     def tend(self) -> tuple[str, float]:
         """Start nginx again if it ended. Returns what happened, or an empty text, and when
@@ -126,8 +124,12 @@ class Server:
             return "", self._started_at + wait
         status = self._child.returncode
         self._failures += 1
-        self.end_leftovers()
-        self._spawn()
+        try:
+            self.end_leftovers()
+            self._spawn()
+        except OSError as error:  # its program, or our directory, is away: somebody upgrades, or tidies
+            self._started_at = now
+            return f"nginx cannot be started: {error}", now + _BACK_OFF_SECONDS[-1]
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         return f"nginx ended {how}, and was started again", math.inf
 
@@ -144,7 +146,23 @@ class Server:
                 child.wait(seconds)
         self.end_leftovers()
 
+    def _write_config(self) -> None:
+        make_directory(self._directory)
+        write_atomically(
+            self._config,
+            template(
+                "serve.conf",
+                USER=user_directive(self._worker_uid),
+                PID_FILE=inside_quotes(self.pid_file),
+                PCRE_JIT="pcre_jit on;" if self._nginx.has_pcre_jit else "",
+                TEMP_PATHS=temp_paths(self._nginx, self._directory),
+                CURRENT=inside_quotes(self._current),
+                LISTEN=str(self._address),
+            ),
+        )
+
     def _spawn(self) -> None:
+        self._write_config()
         quiet = ["-e", "stderr"] if self._nginx.version >= (1, 19, 5) else []
         self._started_at = time.monotonic()
         # A session of its own: Ctrl-C is for us, and we end it in our own time.

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from scr_watchd.files import make_directory, sync_directory, write_atomically
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder
 from scr_watchd.oci.manifest import MediaType
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+
+_TRIES, _TRY_SECONDS = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +61,69 @@ class State:
         return self.path / "store"
 
 
-@contextlib.contextmanager
-def locked(state: State) -> Iterator[None]:
-    """Be the only daemon of this state directory, which is created if need be.
+class Lock:
+    """The lock of a state directory: whoever has it is its only daemon."""
 
-    Raises ``ScrWatchdError`` naming the process that has it, or what is wrong with the directory.
-    """
+    def __init__(self, state: State) -> None:
+        """Take the lock; the directory is created if need be.
+
+        Raises ``ScrWatchdError`` naming the process that has it, or what is wrong with the directory.
+        """
+        self._state = state
+        self._descriptor = _lock(state)
+
+    def keep(self) -> None:
+        """Take the lock again if its file was removed: the directory may lie in a tree that others
+        mirror. Raises like the first time."""
+        try:
+            now = self._state.lock.stat()
+        except FileNotFoundError:
+            now = None
+        if now is None or not os.path.samestat(now, os.fstat(self._descriptor)):
+            before, self._descriptor = self._descriptor, _lock(self._state)
+            os.close(before)
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def locked(state: State) -> Iterator[Lock]:
+    """Be the only daemon of this state directory. Raises like ``Lock``."""
+    lock = Lock(state)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _lock(state: State) -> int:
     try:
         make_directory(state.path)
-        descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        # for nobody else: who can open it could hold it, and no daemon would start
+        descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ScrWatchdError(
             f"cannot write the state directory {state.path}: {error.strerror}",
             hint="name a directory that you may write with --state",
         ) from error
-    try:
+    for tries_left in reversed(range(_TRIES)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            if tries_left:  # a command that looks whether a daemon runs holds it for a moment
+                time.sleep(_TRY_SECONDS)
+                continue
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
             raise ScrWatchdError(
                 f"another scr-watchd (process {holder}) works on {state.path}",
                 hint="stop that one, or give this one a state directory of its own with --state",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+        break
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
 
 
 def running(state: State) -> int | None:
@@ -94,6 +132,8 @@ def running(state: State) -> int | None:
         descriptor = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except PermissionError:  # another user's: then what its status says has to do
+        return _told_pid(state)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -104,6 +144,16 @@ def running(state: State) -> int | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _told_pid(state: State) -> int | None:
+    """The process that last wrote the status, if it still is one of ours."""
+    try:
+        pid = int(msgspec.json.decode(state.status.read_bytes())["pid"])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return pid if b"scr" in command else None
 
 
 # -- what was published ----------------------------------------------------------------------------
@@ -122,6 +172,9 @@ class Record:
     root_inode: int = 0
 
 
+_FORMAT = 1
+
+
 class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str]
     manifests: dict[str, str]
@@ -134,7 +187,7 @@ class _RecordFile(msgspec.Struct):
     repositories: dict[str, _RepositoryFile]
     held_since: float | None = None
     root_inode: int = 0
-    format: int = 1
+    format: int = _FORMAT
 
 
 def write_pending(state: State, record: Record) -> None:
@@ -182,6 +235,8 @@ def _read(path: Path) -> Record | None:
     """The record in ``path``, ``None`` if there is none; ``ValueError`` if it is damaged."""
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_RecordFile)
+        if content.format != _FORMAT:
+            raise ValueError(f"{path} is of another version (format {content.format})")
         builder = CatalogBuilder()
         leaving = {}
         for name_text, repository in content.repositories.items():
@@ -194,12 +249,15 @@ def _read(path: Path) -> Record | None:
                 leaving[name, Digest.parse(digest)] = since
     except FileNotFoundError:
         return None
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     return Record(content.generation, builder.catalog(), leaving, content.held_since, content.root_inode)
 
 
 # -- requests: what a command asks of the daemon, also of one that does not run now -----------------
 
 Request = Literal["accept", "prune"]
+REQUESTS: tuple[Request, ...] = ("accept", "prune")
 
 
 def request(state: State, what: Request, text: str = "") -> None:

@@ -169,11 +169,13 @@ class Store:
             return None
         return Image("", repository, tag, tuple(manifests.values()), tuple(present))
 
-    def prune(self, images: Iterable[Image]) -> None:
+    def prune(self, images: Iterable[Image]) -> int:
         """Remove everything that none of ``images`` needs, nor an image that waits for its hashes.
 
-        Only what can be ours: other files may lie in a store that was chosen by hand.
+        Returns how many files that were. Only what can be ours: other files may lie in a store that
+        was chosen by hand.
         """
+        removed = 0
         manifests: set[str] = set()
         blobs: dict[str, set[str]] = {}
         for image in (*images, *self._waiting):
@@ -184,6 +186,7 @@ class Store:
             for copy in copies:
                 if copy.name not in manifests and not copy.is_dir(follow_symlinks=False):
                     os.unlink(copy.path)
+                    removed += 1
         base = str(self.place.path)
         shrunk: set[str] = set()
         for path, _, files in os.walk(base, topdown=False):
@@ -194,6 +197,7 @@ class Store:
             for name in files if inside else ():
                 if name not in needed:
                     os.unlink(f"{path}/{name}")
+                    removed += 1
             if path != base and not os.listdir(path):
                 os.rmdir(path)
                 self._marks.pop(path, None)
@@ -201,6 +205,7 @@ class Store:
             elif path in self._marks:
                 self._marks[path] = _mark(Path(path))
         self._marks[str(self._manifests)] = _mark(self._manifests)
+        return removed
 
     def only_here(self, images: Iterable[Image]) -> int:
         """The bytes of the blobs of ``images`` that nothing but the store holds."""
@@ -216,8 +221,8 @@ class Store:
         return sum(sizes.values())
 
     def _to_look_at_again(self, wanted: dict[_Key, Image]) -> set[object]:
-        """Repositories whose directories others changed, or with symbolic links of which some may lead
-        into a directory that is gone; and images of which new hashes are known."""
+        """Repositories whose directories others changed, or with links that lead to the files of an
+        image that is gone or cut off; and images of which new hashes are known."""
         again: set[object] = set()
         repositories = {str(image.repository) for image in wanted.values()}
         if self._marks.get(str(self._manifests)) != _mark(self._manifests):
@@ -227,7 +232,7 @@ class Store:
                 again.add(path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0])
                 del self._marks[path]
         for key, image in self._taken.items():
-            if image.repository in self._symbolic and wanted.get(key) is not image:
+            if key not in wanted or (image.repository in self._symbolic and wanted[key] is not image):
                 again.add(image.repository)
         if self._hasher is not None:
             again |= self._hasher.news()
@@ -307,10 +312,8 @@ class Store:
         try:
             proven = self._prove(source, image, blob, before, wait=False)
         except _UnusableError:
-            if leads_here:  # what is served is true, or is not served
-                os.unlink(file, dir_fd=directory)
-                self._dirty[place] = Path(place)
-                self._dropped.add(image.repository)
+            if leads_here and stat.S_ISLNK(existing.st_mode):
+                self._drop(image.repository, place, file)
             raise
         if proven and self.place.hard_links and not leads_here and stat.S_ISREG(existing.st_mode):
             self._link(source, directory, image, blob, before, replace=True)
@@ -344,6 +347,24 @@ class Store:
     def _target(self, image: Image, file: str) -> str:
         """What a symbolic link to a blob says."""
         return f"{self.place.root_seen_as}/{image.path}/{file}"
+
+    def _drop_rotten(self, blob: Descriptor, status: os.stat_result) -> None:
+        """Drop every link to a rotten file: a repository may have it that the file was renamed from."""
+        if status.st_nlink == 1:
+            return
+        base = str(self.place.path)
+        for path, names, _ in os.walk(base):
+            place = f"{path}/.blobs/{blob.digest.algorithm}"
+            existing = _lstat(f"{place}/{blob.digest.hex}") if ".blobs" in names else None
+            if existing is not None and existing.st_ino == status.st_ino:
+                self._drop(RepositoryName(path[len(base) + 1 :]), place, blob.digest.hex)
+            names[:] = [name for name in names if not name.startswith(".")]
+
+    def _drop(self, repository: RepositoryName, place: str, file: str) -> None:
+        """Remove a link: what is served is true, or is not served."""
+        os.unlink(f"{place}/{file}")
+        self._dirty[place] = Path(place)
+        self._dropped.add(repository)
 
     def _hard_link(self, source: int, file: str, directory: int, new: str) -> bool:
         if not self.place.hard_links:
@@ -424,6 +445,7 @@ class Store:
         if known:
             return True
         if known is False:
+            self._drop_rotten(blob, status)
             file = f"{self._root}/{image.path}/{blob.digest.hex}"
             raise _UnusableError(
                 f"the bytes of {file} are not those that its name says",

@@ -59,8 +59,23 @@ def render(catalog: Catalog, *, store: str, list_repositories: bool = True) -> R
         "http.conf": body.encode("utf-8", "surrogateescape") + b"\n" + static("http.conf"),
     }
     generation = _id(contents)
-    contents["http.conf"] += b"\n" + _constant("scr_generation", generation).encode()
+    contents["http.conf"] += _closing(generation)
     return Rendered(generation, contents)
+
+
+def is_whole(contents: Mapping[str, bytes]) -> bool:
+    """Whether these are all the files of a generation, as some version rendered them."""
+    text = contents.get("http.conf", b"")
+    if text == _initial_http():
+        return {"server.conf", "hash.conf"} <= set(contents)
+    body, _, end = text.rpartition(b"\nmap '' $scr_generation ")
+    generation = end.partition(b"default ")[2].partition(b";")[0].decode("ascii", "replace")
+    return text.endswith(_closing(generation)) and _id({**contents, "http.conf": body}) == generation
+
+
+def _closing(generation: str) -> bytes:
+    """The end of http.conf, which the id is not made of because it says it."""
+    return b"\n" + _constant("scr_generation", generation).encode()
 
 
 def initial() -> Rendered:
@@ -68,14 +83,18 @@ def initial() -> Rendered:
 
     It knows the variables that a site's access rules may name, or nginx would refuse the site.
     """
-    names = ("scr_repo", "scr_name", "scr_tag", "scr_generation")
-    variables = "".join(_constant(name, "''") for name in names)
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("starting.conf"),
-        "http.conf": b"# scr-watchd: nothing is published yet.\n" + variables.encode(),
+        "http.conf": _initial_http(),
     }
     return Rendered("initial-" + _id(contents), contents)
+
+
+def _initial_http() -> bytes:
+    names = ("scr_repo", "scr_name", "scr_tag", "scr_generation")
+    variables = "".join(_constant(name, "''") for name in names)
+    return b"# scr-watchd: nothing is published yet.\n" + variables.encode()
 
 
 @cache

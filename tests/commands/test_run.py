@@ -29,7 +29,7 @@ class Host:
     def arguments(self, *more: object) -> tuple[object, ...]:
         return (
             "run", self.images, "--state", self.state, "--nginx", self.nginx,
-            "--nginx-config", self.site.config, "--min-reload-seconds", "0.2", *more,
+            "--nginx-config", self.site.config, "--min-reload-seconds", "0.2", "--rescan-seconds", "1", *more,
         )  # fmt: skip
 
     def initial(self) -> None:
@@ -129,7 +129,7 @@ def test_a_site_may_have_rules_on_the_repository_from_the_beginning(host: Host) 
         write_image(host.images / "app:1", image("first"))
         write_image(host.images / "secret" / "app:1", image("second"))
         until(lambda: host.site.tags("app"), lambda tags: tags == ["1"])
-        assert host.site.ask("/v2/secret/app/manifests/1").status == 401
+        until(lambda: host.site.ask("/v2/secret/app/manifests/1").status, lambda status: status == 401)
 
 
 def test_a_root_that_goes_away_takes_nothing_with_it(running: tuple[Host, Daemon]) -> None:

@@ -40,7 +40,16 @@ def serving(images: Path, *more: object, before: tuple[str, ...] = ()) -> Iterat
     """A `serve` of ``images``, and its address, once it answers."""
     address = f"127.0.0.1:{free_port()}"
     with daemon(
-        "serve", images, "-l", address, "--min-reload-seconds", "0.2", *more, before=before
+        "serve",
+        images,
+        "-l",
+        address,
+        "--min-reload-seconds",
+        "0.2",
+        "--rescan-seconds",
+        "1",
+        *more,
+        before=before,
     ) as process:
         process.says(r"^serving \d+ images?")
         yield process, address

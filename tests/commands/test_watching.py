@@ -30,7 +30,7 @@ def test_directories_beyond_the_watch_limit_are_polled() -> None:
         images = directory / "images"
         for number in range(10):
             write_image(images / f"app{number}" / "1", image(str(number)))
-        with daemon("serve", images, "-l", address, "--min-reload-seconds", "0.2", before=limited) as process:
+        with daemon("serve", images, "-l", address, "--rescan-seconds", "1", before=limited) as process:
             process.says("^serving 10 images")
             until(
                 lambda: scr_watchd("status", images).stdout,
@@ -58,7 +58,16 @@ def unmount_and_mount() -> None:
         mount("--bind", disk, images)
         # a bind mount, as another disk would be: links across it are symbolic, unless made within it
         with site(directory / "site", state, program=nginx, start=False) as host:
-            options = ("run", images, "--state", state, "--nginx", nginx, "--nginx-config", host.config)
+            options = (
+                "run",
+                images,
+                "--state",
+                state,
+                "--nginx-config",
+                host.config,
+                "--rescan-seconds",
+                "1",
+            )
             scr_watchd(*options, "--once", "--confirm-seconds", "0.1")
             start_nginx(host, nginx)
             with daemon(*options) as process:

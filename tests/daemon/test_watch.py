@@ -69,7 +69,8 @@ def test_reading_is_no_hint(watched: tuple[Path, Watch, Hints]) -> None:
     for _ in range(100):
         (root / "a" / "1" / "blob").read_bytes()
         list((root / "a" / "1").iterdir())
-    assert hints.count == before
+    hints.come_after((root / "last").touch)
+    assert hints.count <= before + 4, "of 200 reads none is told of, only the two files made around them"
 
 
 def _quiet(hints: Hints, root: Path) -> bool:

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from scr_watchd.commands import options
-from scr_watchd.commands.running import Inbox, Keeper, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed, Rejected, Unconfirmed
 from scr_watchd.daemon.reconcile import Site
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_logging(settings.log_format)
     notifier = Notifier()
     inbox: Inbox = SimpleQueue()
-    locks: dict[Path, int] = {}
+    lasting = Lasting()
 
     def made(now: Settings) -> Keeper:
         site, reader = _site(now)
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             own_nginx=False,
             inbox=inbox,
             notifier=notifier,
-            locks=locks,
+            lasting=lasting,
         )
         keeper.world.keep_lock = lock.keep
         keeper.world.reader_is_known = bool(now.nginx_user)

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -70,6 +70,14 @@ class Keeper:
         return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """The locks of stores by their paths, and the hashers of images trees: as long as the process."""
+
+    locks: dict[Path, int] = field(default_factory=dict)
+    hashers: dict[Path, Hasher] = field(default_factory=dict)
+
+
 def build(
     settings: Settings,
     site: Site,
@@ -79,12 +87,12 @@ def build(
     own_nginx: bool,
     inbox: Inbox,
     notifier: Notifier,
-    locks: dict[Path, int],
+    lasting: Lasting,
 ) -> Keeper:
     """A keeper for ``settings``, with what the last daemon left taken up.
 
-    ``own_nginx`` says that nginx is a child of ours, ``locks`` collects the locks of stores: they
-    last as long as the process.
+    ``own_nginx`` says that nginx is a child of ours, ``lasting`` is what outlives
+    settings that are read again.
 
     Raises ``ScrWatchdError`` for settings that cannot work together, and ``OSError`` if the state
     directory cannot be used.
@@ -100,12 +108,14 @@ def build(
             state=settings.state,
             store=None if settings.store == "auto" else Path(settings.store),
             server_root=settings.server_root or None,
-            ours=locks,
+            ours=lasting.locks,
         )
         place.check_can_be_told(chosen)
-        if chosen.path not in locks:
-            locks[chosen.path] = place.lock(chosen.path)
-        hasher = Hasher(settings.root, _hinter(inbox)) if settings.verify == "new" else None
+        if chosen.path not in lasting.locks:
+            lasting.locks[chosen.path] = place.lock(chosen.path)
+        hasher = None
+        if settings.verify == "new":
+            hasher = lasting.hashers.setdefault(settings.root, Hasher(settings.root, _hinter(inbox)))
         return Store(chosen, settings.root, hasher=hasher, trusting=trusting, progress=notifier.progress)
 
     world = World(

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from scr_watchd.commands import options
 from scr_watchd.commands.places import make_state
-from scr_watchd.commands.running import Inbox, Keeper, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.reconcile import Site
 from scr_watchd.daemon.report import set_up_logging
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     program = nginx.inspect(_program(settings.nginx))
     notifier = Notifier()
     inbox: Inbox = SimpleQueue()
-    locks: dict[Path, int] = {}
+    lasting = Lasting()
     # to a terminal that is closed SIGHUP means the end; without one it means: settings again
     hangup = Wake.STOP if sys.stdin is not None and sys.stdin.isatty() else Wake.RELOAD
 
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 own_nginx=True,
                 inbox=inbox,
                 notifier=notifier,
-                locks=locks,
+                lasting=lasting,
             )
             keeper.world.keep_lock = lock.keep
             keeper.reporter.address = address.reachable

@@ -1,6 +1,7 @@
 """`scr-watchd verify`: read every byte of a tree, and say which images are rotten."""
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ScrWatchdError(f"{error.filename or root} cannot be read: {error.strerror}") from error
     for image, file in rotten:
         name = f"{image.repository}:{image.tag}" if image.tag else f"{image.repository}@{image.digest}"
-        print(f"rotten: {name}: the bytes of {file} are not those that its name says")
+        print(f"rotten: {name}: {file} cannot be read, or its bytes are not those that its name says")
     for problem in scan.problems:
         print(f"incomplete: {problem}")
     print(f"{root}: {len(scan.images)} images read, {len(rotten)} rotten, {len(scan.problems)} incomplete")
@@ -80,10 +81,19 @@ def _first_rotten(image: Image, directory: int, known: dict[_File, bool], progre
         if what in known:
             progress.skip(blob.size)
         else:
-            known[what] = has_digest(file, blob.digest, within=directory, progress=progress) is not False
+            known[what] = _is_right(file, blob.digest, directory, progress)
         if not known[what]:
             return file
     return ""
+
+
+def _is_right(file: str, digest: Digest, directory: int, progress: "_Progress") -> bool:
+    try:
+        return has_digest(file, digest, within=directory, progress=progress) is not False
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        return False  # a disk that cannot read a file is what we are asked to find
 
 
 class _Progress:

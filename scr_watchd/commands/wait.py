@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     places = _places(root, name.removeprefix(settings.name_prefix), tag)
     deadline = time.monotonic() + arguments.timeout
     broken_since: float | None = None
+    alone_since: float | None = None
     while True:
         wanted = _digest(places)
         published = _published(state).get((name, tag))
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
             print(f"{problem.path}: {problem.reason}\n{problem.remedy}")
             return options.EXIT_PROBLEMS
-        if now >= deadline:
+        alone_since = None if running(state) else alone_since or now
+        if now >= deadline or (alone_since is not None and now - alone_since >= _SETTLED_SECONDS):
             return _give_up(state, name, tag, places)
         time.sleep(_POLL_SECONDS)
 

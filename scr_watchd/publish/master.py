@@ -146,13 +146,16 @@ def wait_for_reload(
     """Wait until the workers of ``master`` are new ones; ``before`` were there before the signal.
 
     Returns an empty text once no worker of ``before`` takes requests and a new one does, else, after
-    ``seconds``, what is still missing.
+    ``seconds``, what is still missing. A worker that is there while the signal still waits comes from
+    a reload that somebody else began earlier, and may have read what was current then.
     """
     deadline = time.monotonic() + seconds
     while True:
         now = workers(master)
         if not alive(master):
             return f"nginx (process {master.pid}) ended"
+        if _has_hang_up_waiting(master):  # for a tenth of a second after such workers were started
+            before = before | set(now)
         new = [worker for worker, leaving in now.items() if worker not in before and not leaving]
         old = [worker.pid for worker, leaving in now.items() if worker in before and not leaving]
         if new and not old:
@@ -174,6 +177,16 @@ def alive(process: Process) -> bool:
         return _stat(process.pid)[1] == process.started and _command(process.pid) != ""
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _has_hang_up_waiting(process: Process) -> bool:
+    """Whether a HUP was sent to ``process`` that it has not taken yet (proc_pid_status(5), ShdPnd)."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    waiting = re.search(r"^ShdPnd:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return waiting is not None and bool(int(waiting[1], 16) & 1 << signal.SIGHUP - 1)
 
 
 def _role(pid: int) -> str:

@@ -84,3 +84,29 @@ def unmount_and_mount() -> None:
                     assert host.ask(f"/v2/app/blobs/{digest}").body == content
                 assert "Traceback" not in process.said()
         unmount(images)
+
+
+def test_a_disk_inside_the_tree_is_served_by_symbolic_links() -> None:
+    run_with_private_mounts(disk_inside)
+
+
+def disk_inside() -> None:
+    """Hard links cannot cross mounts; what lies on another one inside the root is served all the same."""
+    with public_directory() as directory:
+        images, disk = directory / "images", directory / "disk"
+        (images / "other").mkdir(parents=True)
+        disk.mkdir()
+        mount("--bind", disk, images / "other")
+        write_image(images / "app:1", image("here"))
+        write_image(images / "other" / "app" / "1", image("there"))
+        address = f"127.0.0.1:{free_port()}"
+        with daemon("serve", images, "-l", address, "--rescan-seconds", "1") as process:
+            process.says("^serving 2 images")
+            for name, seed in (("app", "here"), ("other/app", "there")):
+                for digest, content in image(seed).blobs.items():
+                    assert ask(address, f"/v2/{name}/blobs/{digest}").body == content
+                blobs = images / ".scr-watchd" / "store" / name / ".blobs" / "sha256"
+                assert {path.is_symlink() for path in blobs.iterdir()} == {name != "app"}
+            write_image(disk / "app" / "2", image("another"))
+            until(lambda: tags(address, "other/app"), lambda found: found == ["1", "2"])
+        unmount(images / "other")

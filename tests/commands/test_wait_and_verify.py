@@ -103,7 +103,7 @@ def test_verify_names_every_image_with_a_rotten_blob(tmp_path: Path) -> None:
     assert result.returncode == 3
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"rotten: lib/app:1: {file} cannot be read, or its bytes are not those")
-    assert lines[1].startswith(f"rotten: lib/app:2: the bytes of {tmp_path}/lib/app:2/")
+    assert lines[1].startswith(f"rotten: lib/app:2: {tmp_path}/lib/app:2/")
     assert lines[2].startswith(f"incomplete: {half}: it has no manifest.json")
     assert lines[3:] == [f"{tmp_path}: 3 images read, 2 rotten, 1 incomplete"]
 

@@ -19,6 +19,8 @@ from tests.http import ask
 from tests.trees import Built, image, write_image
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["host", "images"]  # fixtures
 
 T = TypeVar("T")

@@ -15,6 +15,8 @@ from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, write_image
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["host", "running"]  # fixtures
 
 

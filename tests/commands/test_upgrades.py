@@ -10,6 +10,8 @@ from tests.commands.test_run import Host, host
 from tests.daemons import scr_watchd, start_nginx
 from tests.trees import image, write_image
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["host"]  # a fixture
 
 # What another version would be: the same code with another server.conf.

@@ -11,6 +11,8 @@ from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, write_image
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def tags(address: str, name: str) -> list[str]:
     answer = ask(address, f"/v2/{name}/tags/list")

@@ -14,6 +14,8 @@ from tests.daemons import Site, public_directory, remove, scr_watchd, site, star
 from tests.nginxes import require
 from tests.trees import Built, image, write_image
 
+pytestmark = pytest.mark.slow
+
 STEPS = re.findall(r'world\.reached\("(\w+)"\)', Path(reconcile.__file__).read_text())
 
 # A pass as `run --once` makes it, ended by the kernel at a step.

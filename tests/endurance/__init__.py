@@ -1,0 +1,1 @@
+"""Hours of trouble, in minutes: what was pullable stays pullable, and what is served is true."""

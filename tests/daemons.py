@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scr_watchd.publish import master
 from scr_watchd.publish.nginx import inspect, temp_paths, user_directive
 from tests.http import Response, ask
 from tests.waiting import until
+
+_WORKERS = 2
 
 
 @contextmanager
@@ -133,7 +136,14 @@ class Site:
         return self.directory / "nginx.conf"
 
     def ask(self, path: str, **more: object) -> Response:
+        """Ask when no reload is half done: for a tenth of a second old workers answer beside new ones."""
+        until(lambda: self._workers_at_work() <= _WORKERS)
         return ask(self.registry, path, **more)  # type: ignore[arg-type]
+
+    def _workers_at_work(self) -> int:
+        if self.process is None:
+            return 0
+        return list(master.workers(master.Process(self.process.pid, 0)).values()).count(False)
 
     def other(self) -> Response:
         return ask(f"127.0.0.1:{self.other_port}", "/")
@@ -189,7 +199,7 @@ def site(directory: Path, state: Path, *, program: str, start: bool = True) -> I
 daemon off;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log info;
-worker_processes 2;
+worker_processes {_WORKERS};
 events {{ worker_connections 256; }}
 http {{
     access_log off;

@@ -4,12 +4,14 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.clients.real_images import Workshop, skopeo
 from tests.daemons import (
+    Daemon,
     daemon,
     free_port,
     public_directory,
@@ -20,6 +22,7 @@ from tests.daemons import (
 )
 from tests.http import ask
 from tests.nginxes import require
+from tests.trees import digest_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -41,16 +44,29 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, tu
     }
 
 
+@dataclass
+class Registry:
+    """A running `serve`: its address, and its images."""
+
+    address: str
+    images: Path
+    process: Daemon
+
+    def serves(self, name: str, target: Path) -> None:
+        """Wait until the image in ``target`` is published and confirmed: no old worker answers then."""
+        digest = digest_of((target / "manifest.json").read_bytes())
+        self.process.says(rf"^{name} .*\({digest}\)")
+
+
 @pytest.fixture
-def registry() -> Iterator[tuple[str, Path]]:
-    """The address of a running `serve`, and its images."""
+def registry() -> Iterator[Registry]:
     require("nginx")
     address = f"127.0.0.1:{free_port()}"
     with public_directory() as directory:
         (directory / "images").mkdir()
         with daemon("serve", directory / "images", "-l", address) as process:
             process.says("this adds one")
-            yield address, directory / "images"
+            yield Registry(address, directory / "images", process)
 
 
 def drop(sources: dict[str, tuple[str, tuple[str, ...]]], kind: str, directory: Path) -> Path:
@@ -84,40 +100,38 @@ def assert_same(came: Path, went: Path) -> None:
 @pytest.mark.parametrize("kind", ["oci", "v2s2", "list", "v2s2-list"])
 def test_what_is_dropped_in_comes_back(
     sources: dict[str, tuple[str, tuple[str, ...]]],
-    registry: tuple[str, Path],
+    registry: Registry,
     tmp_path: Path,
     kind: str,
     form: str,
 ) -> None:
-    address, images = registry
+    address, images = registry.address, registry.images
     target = images / form.format(name="app", tag="1.0")
     target.parent.mkdir(exist_ok=True)
     drop(sources, kind, target)
-    until(lambda: can_be_pulled(address, "app", "1.0"))
+    registry.serves("app:1.0", target)
     assert_same(pull(address, "app:1.0", tmp_path / "came"), target)
 
 
 def test_a_tag_is_replaced_and_removed(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path], tmp_path: Path
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
 ) -> None:
-    address, images = registry
+    address, images = registry.address, registry.images
     target = drop(sources, "oci", images / "app:1.0")
-    until(lambda: can_be_pulled(address, "app", "1.0"))
+    registry.serves("app:1.0", target)
     drop(sources, "changed", target)
-    manifest = (target / "manifest.json").read_bytes()
-    until(lambda: can_be_pulled(address, "app", "1.0"), lambda body: body == manifest)
+    registry.serves("app:1.0", target)
     assert_same(pull(address, "app:1.0", tmp_path / "came"), target)
     remove(target)
     until(lambda: ask(address, "/v2/app/manifests/1.0").status, lambda status: status == 404)
 
 
 def test_tags_can_be_listed_and_inspected(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
 ) -> None:
-    address, images = registry
-    drop(sources, "oci", images / "app:1.0")
-    drop(sources, "list", images / "app:2.0")
-    until(lambda: can_be_pulled(address, "app", "1.0") and can_be_pulled(address, "app", "2.0"))
+    address, images = registry.address, registry.images
+    for kind, name in (("oci", "app:1.0"), ("list", "app:2.0")):
+        registry.serves(name, drop(sources, kind, images / name))
     assert '"Tags": [\n        "1.0",\n        "2.0"\n    ]' in skopeo(
         "list-tags", "--tls-verify=false", f"docker://{address}/app"
     )
@@ -125,10 +139,10 @@ def test_tags_can_be_listed_and_inspected(
 
 
 def test_how_long_it_takes_from_drop_to_pull(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
 ) -> None:
     """Reported and not asserted: `pytest -m slow -k how_long -s` shows the medians."""
-    address, images = registry
+    address, images = registry.address, registry.images
     seconds: dict[str, list[float]] = {"appear": [], "be replaced": [], "disappear": []}
     target = images / "app:1"
     for _ in range(5):
@@ -145,9 +159,9 @@ def test_how_long_it_takes_from_drop_to_pull(
 
 
 def test_push_is_refused_with_a_sentence(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: tuple[str, Path]
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
 ) -> None:
-    address, _ = registry
+    address = registry.address
     source, options = sources["oci"]
     result = subprocess.run(
         [require("skopeo"), "copy", *options, "--dest-tls-verify=false", source, f"docker://{address}/app:1"],
@@ -170,12 +184,12 @@ def test_beside_an_nginx_of_somebody_else(
             options = ("run", images, "--state", state, "--nginx-config", host.config, "--nginx", nginx)
             scr_watchd(*options, "--once")
             start_nginx(host, nginx)
-            with daemon(*options):
+            with daemon(*options) as process:
+                serving = Registry(host.registry, images, process)
                 for name, kind in (("library/both:1", "list"), ("app:1.0", "v2s2")):
                     (images / name).parent.mkdir(exist_ok=True)
                     target = drop(sources, kind, images / name)
-                    repository, tag = name.split(":")
-                    until(lambda: can_be_pulled(host.registry, repository, tag))  # noqa: B023
+                    serving.serves(name, target)
                     assert host.other().body == b"the other site"
-                    assert_same(pull(host.registry, name, tmp_path / tag), target)
+                    assert_same(pull(host.registry, name, tmp_path / name.split(":")[1]), target)
             assert_same(pull(host.registry, "app:1.0", tmp_path / "afterwards"), images / "app:1.0")

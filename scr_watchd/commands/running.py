@@ -18,7 +18,6 @@ from scr_watchd.daemon.outcome import Failed, Outcome, Published, Unchanged
 from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
-from scr_watchd.daemon.status import Status
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
@@ -98,7 +97,7 @@ def build(
     directory cannot be used.
     """
     state = State(settings.state)
-    last = last_status(state)
+    last = statuses.last(state.status)
     if reader == ANYBODY and last is not None and not own_nginx:
         reader = Reader(last.reader[0], frozenset(last.reader[1]))  # until nginx runs, and can be asked
 
@@ -165,14 +164,6 @@ def build(
     watch = Watch(settings.root, hint, events=settings.watch != "poll")
     keeper = Keeper(world, watch, reporter, rhythm)
     return keeper
-
-
-def last_status(state: State) -> Status | None:
-    """What the last daemon said; ``None`` also where that cannot be read, because it is only told on."""
-    try:
-        return statuses.read(state.status)
-    except (OSError, ValueError):
-        return None
 
 
 def _hinter(inbox: Inbox) -> Callable[[], None]:

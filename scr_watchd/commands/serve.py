@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import logging
-import math
 import os
 import pwd
 import shutil
@@ -107,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             said, again = server.tend()
             if said:
                 log.warning("%s", said)
-            return min(math.inf, again)
+            return again
 
         keeper = made(settings)
         try:

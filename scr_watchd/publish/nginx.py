@@ -39,6 +39,11 @@ class Nginx:
         return Path(self.arguments.get("--pid-path", "/run/nginx.pid"))
 
     @property
+    def errors_to_stderr(self) -> list[str]:
+        """Arguments that keep nginx from opening the log that it was built with, where it knows them."""
+        return ["-e", "stderr"] if self.version >= (1, 19, 5) else []
+
+    @property
     def has_pcre_jit(self) -> bool:
         return "--with-pcre-jit" in self.arguments
 
@@ -204,9 +209,8 @@ def _test(
     progress: Callable[[], None],
     directory: Path | None = None,
 ) -> Refusal | None:
-    quiet = ["-e", "stderr"] if nginx.version >= (1, 19, 5) else []
     status, output = _run(
-        [nginx.path, "-t", "-q", *quiet, *arguments],
+        [nginx.path, "-t", "-q", *nginx.errors_to_stderr, *arguments],
         seconds=seconds,
         progress=progress,
         directory=directory,

@@ -163,11 +163,17 @@ class Server:
 
     def _spawn(self) -> None:
         self._write_config()
-        quiet = ["-e", "stderr"] if self._nginx.version >= (1, 19, 5) else []
         self._started_at = time.monotonic()
         # A session of its own: Ctrl-C is for us, and we end it in our own time.
         self._child = subprocess.Popen(
-            [self._nginx.path, "-p", str(self._directory), *quiet, "-c", str(self._config)],
+            [
+                self._nginx.path,
+                "-p",
+                str(self._directory),
+                *self._nginx.errors_to_stderr,
+                "-c",
+                str(self._config),
+            ],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             cwd=self._directory,

@@ -56,10 +56,6 @@ class State:
     def nginx(self) -> Path:
         return self.path / "nginx"
 
-    @property
-    def store(self) -> Path:
-        return self.path / "store"
-
 
 class Lock:
     """The lock of a state directory: whoever has it is its only daemon."""

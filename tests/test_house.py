@@ -21,7 +21,7 @@ LADDER = [
     {"commands"},
     {"daemon"},
     {"images", "render", "publish"},
-    {"files"},
+    {"files", "words"},
     {"oci", "settings"},
     {"errors"},
 ]

@@ -16,6 +16,7 @@ from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
+from scr_watchd.words import printable
 
 _ABOUT = """\
 Look at an images tree, or at one image of it: what would be published, what not, and why.
@@ -93,11 +94,8 @@ def _scan(root: Path, settings: Settings, only: str) -> Scan:
 def _reader(root: Path, settings: Settings) -> Reader:
     """Whom the daemon of this tree found to read it; everybody where there is none to tell."""
     for state in (find_state(root), settings.state):
-        try:
-            status = statuses.read(State(state).status)
-        except (OSError, ValueError):
-            continue
-        if status is not None and status.root == str(root):
+        status = statuses.last(State(state).status)
+        if status is not None and status.root == printable(str(root)):
             uid, gids = status.reader
             return Reader(uid, frozenset(gids))
     return ANYBODY

@@ -13,6 +13,7 @@ from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.state import State, read_published, running
+from scr_watchd.words import printable
 
 _ABOUT = """\
 Wait until an image that was dropped in can be pulled; print its digest. If it is not served, print
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         if published is not None and wanted in (None, published):
             print(published)
             return 0
-        problem = _problem(_status(state), places)
+        problem = _problem(statuses.last(state.status), places)
         now = time.monotonic()
         broken_since = None if problem is None else broken_since or now
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
@@ -96,15 +97,8 @@ def _published(state: State) -> dict[tuple[RepositoryName, Tag], Digest]:
     return record.catalog.tags() if record else {}
 
 
-def _status(state: State) -> Status | None:
-    try:
-        return statuses.read(state.status)
-    except (OSError, ValueError):
-        return None
-
-
 def _problem(status: Status | None, places: list[Path]) -> ProblemStatus | None:
-    paths = {str(place) for place in places}
+    paths = {printable(str(place)) for place in places}
     return next((each for each in status.problems if each.path in paths), None) if status else None
 
 
@@ -115,6 +109,6 @@ def _give_up(state: State, name: str, tag: str, places: list[Path]) -> int:
     if not any(place.exists() for place in places):
         print(f"there is no {name}:{tag}: neither {places[0]} nor {places[1]}")
         return options.EXIT_PROBLEMS
-    status = _status(state)
+    status = statuses.last(state.status)
     print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
     return _EXIT_NOT_YET

@@ -28,7 +28,6 @@ from scr_watchd.daemon.resolve import Before, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scan, Scanner
-from scr_watchd.images.words import printable
 from scr_watchd.oci.catalog import Catalog, Problem
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import state as records
@@ -38,6 +37,7 @@ from scr_watchd.publish.reload import Proof, Reloading, crowd, reload
 from scr_watchd.publish.state import REQUESTS, Record, Request, State
 from scr_watchd.publish.store import Store, Taken
 from scr_watchd.render.http_conf import Rendered, initial, is_whole, render
+from scr_watchd.words import printable
 
 _LOW_DISK = 0.05
 _LOW_DISK_GRACE_SECONDS = 60.0

@@ -29,9 +29,9 @@ from scr_watchd.daemon.outcome import (
 from scr_watchd.daemon.status import ProblemStatus, Status, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
-from scr_watchd.images.words import printable
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.publish.place import StorePlace
+from scr_watchd.words import printable
 
 log = logging.getLogger("scr_watchd")
 

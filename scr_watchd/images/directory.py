@@ -7,10 +7,10 @@ from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
 from scr_watchd.images.reference import RefusedError
-from scr_watchd.images.words import printable, shell
 from scr_watchd.oci.catalog import ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, parse
 from scr_watchd.oci.names import Digest
+from scr_watchd.words import printable, shell
 
 MANIFEST = "manifest.json"
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from scr_watchd.images.words import printable, shell
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.words import printable, shell
 
 
 class RefusedError(Exception):

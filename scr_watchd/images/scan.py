@@ -17,8 +17,8 @@ from pathlib import Path
 from scr_watchd.files import Reader, open_directory
 from scr_watchd.images.directory import MANIFEST, examine
 from scr_watchd.images.reference import Place, RefusedError, place
-from scr_watchd.images.words import printable, shell
 from scr_watchd.oci.catalog import Image, Problem, Reference
+from scr_watchd.words import printable, shell
 
 _DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
 _RACY_SECONDS = 2  # a second change within one clock tick may leave the same timestamps (kernel < 6.13)

@@ -26,6 +26,7 @@ from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, p
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 from scr_watchd.publish.place import StorePlace
+from scr_watchd.words import printable, shell
 
 # link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -71,7 +72,7 @@ class _Look:
 class Store:
     """The store of one images tree at ``place``. Remembers which images it has taken.
 
-    With ``verify`` a blob is hashed before it is published for the first time. With ``trusting`` the
+    With a ``hasher`` a blob is hashed before it is published for the first time. With ``trusting`` the
     first ``take`` publishes first and hashes afterwards: on a first start over an old tree.
     """
 
@@ -446,10 +447,10 @@ class Store:
             return True
         if known is False:
             self._drop_rotten(blob, status)
-            file = f"{self._root}/{image.path}/{blob.digest.hex}"
+            file = printable(f"{self._root}/{image.path}/{blob.digest.hex}")
             raise _UnusableError(
                 f"the bytes of {file} are not those that its name says",
-                f"Copy it again: skopeo copy docker://SOURCE dir:{self._root}/{image.path}",
+                f"Copy it again: skopeo copy docker://SOURCE {shell(f'dir:{self._root}/{image.path}')}",
             )
         self._hasher.submit(
             Job(image.path, blob.digest.hex, what, blob.digest), owner=_key(image), urgent=wait
@@ -516,7 +517,7 @@ def _key(image: Image) -> _Key:
 
 
 def _problem(root: Path, image: Image, error: _UnusableError) -> Problem:
-    return Problem(f"{root}/{image.path}", error.reason, error.remedy)
+    return Problem(printable(f"{root}/{image.path}"), error.reason, error.remedy)
 
 
 def _changed(what: str) -> _UnusableError:

@@ -17,7 +17,7 @@ from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.publish.store import Store, Taken
 from tests.nginxes import require
-from tests.trees import OCI_MANIFEST, Built, descriptor, digest_of, image, index, make_images
+from tests.trees import OCI_MANIFEST, Built, descriptor, digest_of, image, index, make_images, write_image
 from tests.waiting import until
 
 ONE = Tag("1")
@@ -623,3 +623,14 @@ def test_the_way_to_a_repository_that_a_crash_left_half_is_no_obstacle(tree: Tre
     assert names(taken) == ["app:1"]
     assert tree.serves(image("one"))
     assert list(tree.path.rglob(".*.new")) == []
+
+
+def test_a_problem_of_a_root_that_is_no_utf8_is_printable(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/im\xffages"))
+    directory = write_image(root / "app" / "1", image("one"))
+    scan = Scanner(root, reader=ANYBODY).full()
+    next(path for path in directory.iterdir() if len(path.name) == 64).write_bytes(b"longer than before")
+    store = Store(StorePlace(tmp_path / "store", "/x", str(root), ""), root)
+    (problem,) = store.take(scan.images).problems
+    assert problem.path == rf"{tmp_path}/im\xffages/app/1"
+    assert str(problem).isascii()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scr_watchd.images.words import printable, shell
+from scr_watchd.words import printable, shell
 
 ONE_LINE = re.compile(r"[ -~]*")
 file_names = st.binary(max_size=30).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"")))

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from scr_watchd.daemon.guard import held_since
 from scr_watchd.images.scan import Scan
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Image, ManifestFile, Reference
+from scr_watchd.oci.catalog import (
+    Catalog,
+    CatalogBuilder,
+    Image,
+    ManifestFile,
+    Reference,
+    Referrer,
+    Repository,
+)
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
@@ -106,11 +114,15 @@ def resolve(
 
 
 def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
-    """The catalog that has every tag and every manifest of ``images``, and the manifests of ``going``."""
+    """The catalog that has every tag and every manifest of ``images``, and the manifests of ``going``,
+    which no list names any more."""
     builder = CatalogBuilder()
     for image in images:
         for manifest in image.manifests:
             builder.manifest(image.repository, manifest.digest, manifest.media_type)
+            if manifest.referral is not None:
+                referrer = Referrer(manifest.size, manifest.referral)
+                builder.referrer(image.repository, manifest.digest, referrer)
         if image.tag is not None:
             builder.tag(image.repository, image.tag, image.digest)
     for image in going:
@@ -137,15 +149,21 @@ def _missing(
 
 def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
     """Like ``stored``, but where that has nothing an image as far as ``catalog`` knows it."""
-    media_types = {each.name: each.manifests for each in catalog.repositories}
+    repositories = {each.name: each for each in catalog.repositories}
 
     def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         image = stored(name, tag, digest)
-        if image is None and digest in media_types[name]:
-            image = Image("", name, tag, (ManifestFile(digest, media_types[name][digest], 0, ""),), ())
+        if image is None and digest in repositories[name].manifests:
+            image = Image("", name, tag, (_known_manifest(repositories[name], digest),), ())
         return image
 
     return find
+
+
+def _known_manifest(repository: Repository, digest: Digest) -> ManifestFile:
+    referrer = repository.referrers.get(digest)
+    size, referral = (referrer.size, referrer.referral) if referrer else (0, None)
+    return ManifestFile(digest, repository.manifests[digest], size, "", referral)
 
 
 def _stored(

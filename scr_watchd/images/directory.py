@@ -60,7 +60,7 @@ class _Examination:
                 f"{file} has digest {digest}, not {expected}: it was damaged or changed", self._repeat()
             )
         manifest = self._parse(file, raw)
-        self._manifests[digest] = ManifestFile(digest, manifest.media_type, len(raw), file)
+        self._manifests[digest] = ManifestFile(digest, manifest.media_type, len(raw), file, manifest.referral)
         for blob in manifest.blobs:
             self._add_blob(blob)
         for child in manifest.manifests:

@@ -1,9 +1,9 @@
 """What there is to serve, and what there is not: Image, Repository, Catalog, Problem."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from scr_watchd.oci.manifest import Descriptor, MediaType
+from scr_watchd.oci.manifest import Descriptor, MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 Reference = tuple[RepositoryName, Tag]
@@ -30,6 +30,7 @@ class ManifestFile:
     media_type: MediaType
     size: int
     file: str
+    referral: Referral | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,24 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Referrer:
+    """What a list of referrers says of a manifest, besides its digest and media type."""
+
+    size: int
+    referral: Referral
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """One repository. ``tags`` are in ASCII order, as tag lists must be (distribution
-    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest.
+    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest;
+    ``referrers`` are those of them that have a subject, which need not be there.
     One that is not ``listed`` has only manifests that are about to go: no list names it."""
 
     name: RepositoryName
     tags: Mapping[Tag, Digest]
     manifests: Mapping[Digest, MediaType]
+    referrers: Mapping[Digest, Referrer] = field(default_factory=dict)
     listed: bool = True
 
 
@@ -86,6 +97,7 @@ class CatalogBuilder:
     def __init__(self) -> None:
         self._tags: dict[RepositoryName, dict[Tag, Digest]] = {}
         self._manifests: dict[RepositoryName, dict[Digest, MediaType]] = {}
+        self._referrers: dict[RepositoryName, dict[Digest, Referrer]] = {}
         self._listed: set[RepositoryName] = set()
 
     def manifest(
@@ -95,6 +107,10 @@ class CatalogBuilder:
         self._manifests.setdefault(name, {})[digest] = media_type
         if listed:
             self._listed.add(name)
+
+    def referrer(self, name: RepositoryName, digest: Digest, referrer: Referrer) -> None:
+        """List a manifest that is, or will be, added to the same repository, with its subject."""
+        self._referrers.setdefault(name, {})[digest] = referrer
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
         """Point ``tag`` at a manifest that is, or will be, added to the same repository."""
@@ -107,6 +123,7 @@ class CatalogBuilder:
                     name=name,
                     tags=dict(sorted(self._tags.get(name, {}).items())),
                     manifests=dict(sorted(manifests.items())),
+                    referrers=dict(sorted(self._referrers.get(name, {}).items())),
                     listed=name in self._listed,
                 )
                 for name, manifests in sorted(self._manifests.items())

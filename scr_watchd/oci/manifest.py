@@ -1,11 +1,12 @@
-"""What the bytes of a manifest say: its media type and the content that it needs.
+"""What the bytes of a manifest say: its media type, the content that it needs, what it is about.
 
 Only the four media types that registries exchange are known. Serving a type that the manifest
 itself chose would let an image run as HTML on the site's own origin.
 """
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -25,6 +26,7 @@ class MediaType(enum.Enum):
 
 
 _INDEXES = {MediaType.DOCKER_LIST, MediaType.OCI_INDEX}
+_WITH_SUBJECT = {MediaType.OCI_MANIFEST, MediaType.OCI_INDEX}
 
 
 class ManifestError(ValueError):
@@ -42,6 +44,16 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
+class Referral:
+    """What makes a manifest a referrer: the ``subject`` that it is about, and what lists of referrers
+    say of it (distribution specification, "Listing Referrers")."""
+
+    subject: Digest
+    artifact_type: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A parsed manifest or index: ``manifests`` are an index's children, ``blobs`` the config
     and layers of an image, each once, in the order of the document."""
@@ -49,6 +61,7 @@ class Manifest:
     media_type: MediaType
     manifests: tuple[Descriptor, ...]
     blobs: tuple[Descriptor, ...]
+    referral: Referral | None = None
 
 
 class _RawDescriptor(msgspec.Struct, rename="camel"):
@@ -64,6 +77,9 @@ class _RawManifest(msgspec.Struct, rename="camel"):
     config: _RawDescriptor | None = None
     layers: list[_RawDescriptor] | None = None
     manifests: list[_RawDescriptor] | None = None
+    subject: _RawDescriptor | None = None
+    artifact_type: str | None = None
+    annotations: dict[str, str] | None = None
 
 
 _decoder = msgspec.json.Decoder(_RawManifest)
@@ -86,12 +102,14 @@ def parse(raw: bytes) -> Manifest:
     if media_type in _INDEXES:
         if document.manifests is None:
             raise ManifestError("it calls itself an index but has no manifests")
-        return Manifest(media_type, _descriptors(document.manifests), ())
+        return Manifest(media_type, _descriptors(document.manifests), (), _referral(media_type, document))
     if document.manifests is not None:
         raise ManifestError("it calls itself an image but lists manifests")
-    if document.config is None:
+    if document.config is None and not (media_type is MediaType.OCI_MANIFEST and document.artifact_type):
         raise ManifestError("it calls itself an image but has no config")
-    return Manifest(media_type, (), _descriptors([document.config, *(document.layers or [])]))
+    config = [document.config] if document.config else []
+    blobs = _descriptors([*config, *(document.layers or [])])
+    return Manifest(media_type, (), blobs, _referral(media_type, document))
 
 
 def _decode(raw: bytes) -> _RawManifest:
@@ -129,6 +147,15 @@ def _descriptors(raw: list[_RawDescriptor]) -> tuple[Descriptor, ...]:
             raise ManifestError(f"it gives {digest} two sizes, {known.size} and {item.size}")
         found[digest] = Descriptor(digest, item.size, optional and known.optional)
     return tuple(found.values())
+
+
+def _referral(media_type: MediaType, document: _RawManifest) -> Referral | None:
+    """Docker's types know no subject. The type of an artifact that names none is its config's."""
+    if document.subject is None or media_type not in _WITH_SUBJECT:
+        return None
+    (subject,) = _descriptors([document.subject])
+    artifact_type = document.artifact_type or (document.config.media_type if document.config else "")
+    return Referral(subject.digest, artifact_type, document.annotations or {})
 
 
 def _is_foreign(media_type: str) -> bool:

@@ -23,8 +23,8 @@ import msgspec
 
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import make_directory, sync_directory, write_atomically
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder
-from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
+from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 _TRIES, _TRY_SECONDS = 10, 0.05
@@ -171,9 +171,17 @@ class Record:
 _FORMAT = 1
 
 
+class _ReferrerFile(msgspec.Struct, omit_defaults=True):
+    size: int
+    subject: str
+    artifact_type: str = ""
+    annotations: dict[str, str] = {}
+
+
 class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str]
     manifests: dict[str, str]
+    referrers: dict[str, _ReferrerFile] = {}
     listed: bool = True
     leaving: dict[str, float] = {}
 
@@ -201,6 +209,7 @@ def _encode(record: Record) -> bytes:
         str(each.name): _RepositoryFile(
             {str(tag): str(digest) for tag, digest in each.tags.items()},
             {str(digest): media_type.value for digest, media_type in each.manifests.items()},
+            {str(digest): _referrer_file(referrer) for digest, referrer in each.referrers.items()},
             each.listed,
         )
         for each in record.catalog.repositories
@@ -210,6 +219,13 @@ def _encode(record: Record) -> bytes:
         repository.leaving = {**repository.leaving, str(digest): since}
     return msgspec.json.encode(
         _RecordFile(record.generation, repositories, record.held_since, record.root_inode)
+    )
+
+
+def _referrer_file(referrer: Referrer) -> _ReferrerFile:
+    referral = referrer.referral
+    return _ReferrerFile(
+        referrer.size, str(referral.subject), referral.artifact_type, dict(referral.annotations)
     )
 
 
@@ -239,6 +255,9 @@ def _read(path: Path) -> Record | None:
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
                 builder.manifest(name, Digest.parse(digest), MediaType(media_type), listed=repository.listed)
+            for digest, file in repository.referrers.items():
+                referral = Referral(Digest.parse(file.subject), file.artifact_type, file.annotations)
+                builder.referrer(name, Digest.parse(digest), Referrer(file.size, referral))
             for tag, digest in repository.tags.items():
                 builder.tag(name, Tag.parse(tag), Digest.parse(digest))
             for digest, since in repository.leaving.items():

@@ -160,7 +160,9 @@ class Store:
                     if sha256(raw).hexdigest() != wanted.hex:
                         return None  # a copy that others made a link of, and wrote to
                     manifest = parse(raw)
-                    manifests[wanted] = ManifestFile(wanted, manifest.media_type, len(raw), wanted.hex)
+                    manifests[wanted] = ManifestFile(
+                        wanted, manifest.media_type, len(raw), wanted.hex, manifest.referral
+                    )
                     blobs |= {blob.digest: blob for blob in manifest.blobs}
                     queue += [child.digest for child in manifest.manifests]
         except (OSError, ManifestError):

@@ -7,7 +7,7 @@ import pytest
 from scr_watchd.daemon.resolve import Before, Policy, Resolved, catalog_of, resolve
 from scr_watchd.images.scan import Scan
 from scr_watchd.oci.catalog import Catalog, Image, ManifestFile, Reference
-from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 OLD = Digest(f"sha256:{'a' * 64}")
@@ -71,6 +71,26 @@ def test_which_published_tags_stay(seen: Scan, stays: bool) -> None:  # noqa: FB
     answer = resolved(seen)
     assert answer.pinned == ((APP,) if stays else ())
     assert (APP in answer.catalog.tags()) == stays
+
+
+SIGNATURE = ManifestFile(NEW, MediaType.OCI_MANIFEST, 5, "m", Referral(OLD, "x/y", {"by": "me"}))
+
+
+def test_a_referrer_is_listed_while_its_tag_is_and_leaves_the_lists_with_it() -> None:
+    signed = (image(), Image("lib/app/sig", APP[0], Tag("sig"), (SIGNATURE,), ()))
+    before = Before(catalog_of(signed), {}, None, 2)
+    assert list(before.catalog.repositories[0].referrers) == [NEW]
+    gone = resolved(scan(), (image(),), before=before, policy=Policy(grace_seconds=100))
+    assert set(gone.catalog.repositories[0].manifests) == {OLD, NEW}
+    assert gone.catalog.repositories[0].referrers == {}
+
+
+def test_referrers_stay_with_a_disk_that_is_away() -> None:
+    """Not even the store can be asked then."""
+    before = Before(catalog_of([Image("", *APP, (SIGNATURE,), ())]), {}, NOW - 1, 2)
+    held = resolved(scan(), before=before, policy=Policy(hold_seconds=100), store=lost)
+    assert held.held == (APP,)
+    assert held.catalog == before.catalog
 
 
 def test_what_is_in_the_store_no_more_cannot_stay() -> None:

@@ -153,11 +153,55 @@ def test_content_that_is_needed_once_is_not_optional() -> None:
         pytest.param(manifest(layers=[{"digest": A}]), "size", id="no size"),
         pytest.param(manifest(layers=[{"size": 1}]), "digest", id="no digest"),
         pytest.param(manifest(layers={}), "no manifest", id="layers as an object"),
+        pytest.param(manifest(config=None), "has no config", id="no config, and no artifact"),
+        pytest.param(
+            manifest(config=None, mediaType=trees.DOCKER_MANIFEST, artifactType="x/y"),
+            "has no config",
+            id="no config, and Docker's type",
+        ),
+        pytest.param(manifest(subject={"digest": A}), "size", id="a subject without size"),
+        pytest.param(manifest(subject=content("sha256:x")), "a digest is", id="a subject without digest"),
+        pytest.param(manifest(artifactType=1), "artifactType", id="an artifact type that is no text"),
+        pytest.param(manifest(annotations={"a": 1}), "annotations", id="an annotation that is no text"),
     ],
 )
 def test_what_is_no_manifest_is_refused_with_a_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(ManifestError, match=reason):
         parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "artifact_type"),
+    [
+        pytest.param(manifest(subject=content(B), artifactType="x/y"), "x/y", id="an artifact type"),
+        pytest.param(
+            manifest(subject=content(B), config=content(mediaType="c/d")), "c/d", id="the type of the config"
+        ),
+        pytest.param(manifest(subject=content(B), artifactType=""), "", id="none at all"),
+        pytest.param(manifest(subject=content(B), config=None, artifactType="x/y"), "x/y", id="no config"),
+        pytest.param(
+            manifest(subject=content(B), config=None, layers=None, manifests=[], artifactType="x/y"),
+            "x/y",
+            id="an index",
+        ),
+    ],
+)
+def test_a_manifest_with_a_subject_is_a_referrer(raw: bytes, artifact_type: str) -> None:
+    referral = parse(raw).referral
+    assert referral is not None
+    assert (referral.subject, referral.artifact_type) == (B, artifact_type)
+
+
+def test_what_a_referrer_says_of_itself_is_kept_to_the_letter() -> None:
+    annotations = {"": "", "quote": '"', "$": "\\\n\0", "other": "ß😀"}
+    referral = parse(manifest(subject=content(B), annotations=annotations)).referral
+    assert referral is not None
+    assert referral.annotations == annotations
+
+
+def test_docker_manifests_have_no_subject() -> None:
+    raw = manifest(subject=content(B), mediaType=trees.DOCKER_MANIFEST)
+    assert parse(raw).referral is None
 
 
 def test_a_reason_stays_short_whatever_the_manifest_says() -> None:
@@ -197,6 +241,9 @@ manifests = st.fixed_dictionaries(
         "config": descriptors | json_values,
         "layers": st.lists(descriptors, max_size=3) | json_values,
         "manifests": st.lists(descriptors, max_size=3) | json_values,
+        "subject": descriptors | json_values,
+        "artifactType": json_values,
+        "annotations": json_values,
     },
 )
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder
-from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
+from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import state as records
 from scr_watchd.publish.state import Record, State, answered, locked, request, requested, running
@@ -27,6 +27,8 @@ def catalog() -> Catalog:
     builder.manifest(APP, A, MediaType.OCI_INDEX)
     builder.manifest(APP, B, MediaType.DOCKER_MANIFEST, listed=False)
     builder.manifest(GONE, C, MediaType.OCI_MANIFEST, listed=False)
+    builder.referrer(APP, A, Referrer(7, Referral(B, "x/y", {"$": "\n\u00df"})))
+    builder.referrer(APP, B, Referrer(8, Referral(C, "")))
     builder.tag(APP, Tag("RC1"), A)
     builder.tag(APP, Tag("rc1"), B)
     return builder.catalog()

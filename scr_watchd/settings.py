@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ""
     name_prefix: Annotated[str, Meta(description="goes before every repository name, e.g. mirror/")] = ""
     catalog: Annotated[bool, Meta(description="answer /v2/_catalog with every repository")] = True
+
+    mirrors: Annotated[
+        dict[str, str],
+        Meta(description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on"),
+    ] = {}
 
     verify: Annotated[
         Literal["new", "size"],
@@ -151,6 +157,7 @@ def load(
             origins[name] = f"{_ENVIRONMENT}{name.upper()}" if origin == "environment" else origin
     settings = Settings(**values)
     _check(settings, origins)
+    _check_mirrors(settings, origins)
     return settings, origins
 
 
@@ -177,13 +184,17 @@ def choices(name: str) -> tuple[str, ...]:
 
 def show(settings: Settings, origins: Mapping[str, str]) -> str:
     """The settings as a TOML file, each with its origin."""
-    lines = []
-    for name in NAMES:
-        value = getattr(settings, name)
-        text = msgspec.json.encode(str(value) if isinstance(value, Path) else value).decode()
-        lines.append(f"{name} = {text}  # {origins[name]}")
-    return "\n".join(lines)
+    return "\n".join(f"{name} = {_toml(getattr(settings, name))}  # {origins[name]}" for name in NAMES)
 
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())}}}"
+    return msgspec.json.encode(str(value) if isinstance(value, Path) else value).decode()
+
+
+# As clients write it in ?ns=: a name or an address, with a port if it is not the usual one.
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 _HINTS = get_type_hints(Settings, include_extras=True)
 
@@ -220,6 +231,8 @@ def _convert(name: str, value: Any, origin: str) -> Any:
             value = value == "on"
         elif get_origin(kind) is tuple:
             value = value.split()
+        elif get_origin(kind) is dict:
+            value = _pairs(name, value, origin)
     try:
         return msgspec.convert(
             value, _HINTS[name], strict=not isinstance(value, str), dec_hook=lambda kind, raw: kind(raw)
@@ -228,6 +241,14 @@ def _convert(name: str, value: Any, origin: str) -> Any:
         words = choices(name)
         hint = f"it takes one of: {', '.join(words)}" if words else describe(name)
         raise ConfigurationError(f"{name} (from {origin}) cannot be {value!a}: {error}", hint=hint) from error
+
+
+def _pairs(name: str, text: str, origin: str) -> dict[str, str]:
+    """``HOST=PREFIX HOST=PREFIX …``"""
+    pairs = [each.partition("=") for each in text.split()]
+    if not all(separator for _, separator, _ in pairs):
+        raise ConfigurationError(f"{name} (from {origin}) cannot be {text!a}", hint=describe(name))
+    return {key: value for key, _, value in pairs}
 
 
 def _unknown(name: str, origin: str) -> ConfigurationError:
@@ -273,3 +294,14 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             "reload is command, and there is no reload_command",
             hint='for example reload_command = ["systemctl", "reload", "nginx"]',
         )
+
+
+def _check_mirrors(settings: Settings, origins: Mapping[str, str]) -> None:
+    for host in settings.mirrors:
+        if not _HOST.fullmatch(host):
+            raise ConfigurationError(
+                f"mirrors (from {origins['mirrors']}) has {host!a}, which is no host",
+                hint='as in [mirrors] "docker.io" = "docker.io", without https:// and without a path',
+            )
+    if len({host.lower() for host in settings.mirrors}) < len(settings.mirrors):
+        raise ConfigurationError(f"mirrors (from {origins['mirrors']}) has one host twice")

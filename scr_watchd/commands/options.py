@@ -31,7 +31,7 @@ def parser(command: str, description: str, names: Container[str] = NAMES) -> arg
             continue
         words = choices(name)
         value = getattr(Settings(), name)
-        default = "" if value in ("", ()) else f"; default {_shown(value)}"
+        default = "" if value in ("", (), {}) else f"; default {_shown(value)}"
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"setting_{name}",

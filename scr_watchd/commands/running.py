@@ -21,9 +21,10 @@ from scr_watchd.daemon.resolve import Policy
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
-from scr_watchd.errors import ScrWatchdError
+from scr_watchd.errors import ConfigurationError, ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scanner
+from scr_watchd.oci.names import RepositoryName
 from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.hashing import Hasher
@@ -135,6 +136,7 @@ def build(
             hold_seconds=0 if own_nginx else settings.hold_seconds,
         ),
         list_repositories=settings.catalog,
+        mirrors=_mirrors(settings),
         progress=notifier.progress,
         worker_user=worker_user,
     )
@@ -249,3 +251,14 @@ def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
         for number, handler in before.items():
             # a second Ctrl-C must not spoil an orderly end
             signal.signal(number, signal.SIG_IGN if number in (signal.SIGTERM, signal.SIGINT) else handler)
+
+
+def _mirrors(settings: Settings) -> dict[str, str]:
+    """The prefix of names for each mirrored host, with its "/"."""
+    prefixes = {}
+    for host, prefix in settings.mirrors.items():
+        try:
+            prefixes[host] = f"{RepositoryName.parse(prefix.rstrip('/'))}/" if prefix else ""
+        except ValueError as error:
+            raise ConfigurationError(f"mirrors has {host} = {prefix!a}: {error}") from error
+    return prefixes

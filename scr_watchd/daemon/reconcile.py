@@ -9,7 +9,7 @@ next pass finishes the work: a generation that is switched to stays `pending` un
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class World:
     site: Site
     policy: Policy
     list_repositories: bool
+    mirrors: Mapping[str, str]
+    """Prefixes of names, "" or with "/" at the end, by the host that they mirror."""
     progress: Callable[[], None]
     worker_user: Callable[[], Reader | None]
     """Asks who must be able to read what is served; ``None`` while nobody can tell."""
@@ -188,7 +190,12 @@ def _pass(world: World, *, full: bool) -> Outcome:
     world.reached("store")
     resolved = _resolve(world, store, scan, taken)
     world.found = _found(resolved, scan, taken, store)
-    rendered = render(resolved.catalog, store=store.place.seen_as, list_repositories=world.list_repositories)
+    rendered = render(
+        resolved.catalog,
+        store=store.place.seen_as,
+        list_repositories=world.list_repositories,
+        mirrors=world.mirrors,
+    )
     record = _record(world, rendered, resolved)
 
     if rendered.id == current and world.generations.repair(current, rendered.files):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd.files import Reader, open_directory
+from scr_watchd.images.bounds import within_bounds
 from scr_watchd.images.directory import MANIFEST, examine
 from scr_watchd.images.reference import Place, RefusedError, place
 from scr_watchd.oci.catalog import Image, Problem, Reference
@@ -148,8 +149,11 @@ class _Walk:
                     f"{image.repository}:{image.tag} is there twice, as another image in {other}",
                     f"Remove one of them: rm -r {shell(self._full(path))}",
                 )
+        kept, complaints = within_bounds(images.values())
+        for image, reason, remedy in complaints:
+            self._problem(image.path, reason, remedy)
         return Scan(
-            images=tuple(images.values()),
+            images=tuple(kept),
             problems=tuple(sorted(self._problems, key=lambda problem: problem.path)),
             unfinished=frozenset(self._unfinished),
             hidden=tuple(sorted(self._hidden)),

@@ -4,7 +4,7 @@ Every value below is a parsed name, tag or digest, or a short number, so that no
 than quotes around it. The same catalog always gives the same bytes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -13,12 +13,17 @@ from importlib.resources import files
 from scr_watchd.oci.catalog import Catalog, Repository
 from scr_watchd.oci.manifest import MediaType
 from scr_watchd.render import quote
+from scr_watchd.render.lists import REPOSITORIES, list_maps, page_maps
+from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping
+from scr_watchd.render.mirrors import repository_maps
+from scr_watchd.render.referrers import referrer_maps
 
-_PIECE = 38  # http.conf cuts names and tags at the same places
 _NAME_PIECES = 7
 _TAG_PIECES = 4
 _LONGEST_NAME_KEY = 45  # with the "=" before it a key of 46 bytes, nginx's limit without hash.conf
 _LONGEST_TAG_KEY = 40  # leaves room for ":" and a repository number of five digits
+
+_NO_MIRRORS: Mapping[str, str] = {}
 
 _TYPE_NUMBER = {
     MediaType.DOCKER_MANIFEST: "0",
@@ -36,31 +41,45 @@ class Rendered:
     files: Mapping[str, bytes]
 
 
-def render(catalog: Catalog, *, store: str, list_repositories: bool = True) -> Rendered:
-    """One generation for ``catalog``; ``store`` is the store's path as nginx sees it.
+def render(
+    catalog: Catalog, *, store: str, list_repositories: bool = True, mirrors: Mapping[str, str] = _NO_MIRRORS
+) -> Rendered:
+    """One generation for ``catalog``; ``store`` is the store's path as nginx sees it, and ``mirrors``
+    are prefixes of names by the host that they mirror.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
-    parts = [
-        "# scr-watchd: the images. Written by the daemon; include it in http {}.\n",
-        _constant("scr_repo", "$scr_name"),
-        _constant("scr_store", quote.path(store)),
+    numbered = [(base36(number), each) for number, each in enumerate(catalog.repositories)]
+    long_values = LongValues()
+    maps = [
+        constant("scr_store", quote.path(store)),
+        *repository_maps(catalog, mirrors),
+        *_name_maps(numbered),
+        *_tag_maps(numbered, long_values),
+        *_manifest_map(numbered, long_values),
+        *_list_maps(numbered, long_values, list_repositories=list_repositories),
+        *referrer_maps(numbered, long_values),
     ]
-    numbered = [(_base36(number), each) for number, each in enumerate(catalog.repositories)]
-    long_values = _LongValues()
-    parts += _name_maps(numbered)
-    parts += _tag_maps(numbered, long_values)
-    parts += _manifest_map(numbered, long_values)
-    parts += _list_maps(numbered, long_values, list_repositories=list_repositories)
-    body = "".join([*parts[:1], *long_values.maps, *parts[1:]])
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("server.conf"),
-        "http.conf": body.encode("utf-8", "surrogateescape") + b"\n" + static("http.conf"),
+        "http.conf": b"".join(
+            [
+                b"# scr-watchd: the images. Written by the daemon; include it in http {}.\n",
+                "".join([*long_values.maps, *maps]).encode("utf-8", "surrogateescape"),
+                fixed(),
+            ]
+        ),
     }
     generation = _id(contents)
     contents["http.conf"] += _closing(generation)
     return Rendered(generation, contents)
+
+
+@cache
+def fixed() -> bytes:
+    """The end of http.conf, which is the same for every tree."""
+    return b"\n" + static("http.conf") + static("pages.conf") + "".join(page_maps()).encode()
 
 
 def is_whole(contents: Mapping[str, bytes]) -> bool:
@@ -75,7 +94,7 @@ def is_whole(contents: Mapping[str, bytes]) -> bool:
 
 def _closing(generation: str) -> bytes:
     """The end of http.conf, which the id is not made of because it says it."""
-    return b"\n" + _constant("scr_generation", generation).encode()
+    return b"\n" + constant("scr_generation", generation).encode()
 
 
 def initial() -> Rendered:
@@ -92,8 +111,8 @@ def initial() -> Rendered:
 
 
 def _initial_http() -> bytes:
-    names = ("scr_repo", "scr_name", "scr_tag", "scr_generation")
-    variables = "".join(_constant(name, "''") for name in names)
+    names = ("scr_repo", "scr_name", "scr_tag", "scr_digest", "scr_generation")
+    variables = "".join(constant(name, "''") for name in names)
     return b"# scr-watchd: nothing is published yet.\n" + variables.encode()
 
 
@@ -116,17 +135,17 @@ def _id(contents: Mapping[str, bytes]) -> str:
 
 def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
     short = {f"={each.name}": rid for rid, each in numbered if len(each.name) <= _LONGEST_NAME_KEY}
-    long = _Pieces(_NAME_PIECES)
+    long = Pieces(_NAME_PIECES)
     for rid, each in numbered:
         if len(each.name) > _LONGEST_NAME_KEY:
             long.add("1", each.name, rid)
     return [
         *long.maps("scr_name_is_long", "scr_n", "scr_long", "scr_long_rid"),
-        _map('"=$scr_repo"', "scr_rid", short, default="$scr_long_rid"),
+        mapping('"=$scr_repo"', "scr_rid", short, default="$scr_long_rid"),
     ]
 
 
-def _tag_maps(numbered: list[tuple[str, Repository]], long_values: "_LongValues") -> list[str]:
+def _tag_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
     short: dict[str, list[str]] = {}
     long: dict[tuple[str, str], list[str]] = {}
     for rid, repository in numbered:
@@ -136,121 +155,35 @@ def _tag_maps(numbered: list[tuple[str, Repository]], long_values: "_LongValues"
                 short.setdefault(f"{tag.lower()}:{rid}", []).append(entry)
             else:
                 long.setdefault((rid, tag.lower()), []).append(entry)
-    pieces = _Pieces(_TAG_PIECES)
+    pieces = Pieces(_TAG_PIECES)
     for (rid, lower), entries in long.items():
         pieces.add(f"1{rid}", lower, long_values.token(entries, separator=" "))
     tokens = {key: long_values.token(entries, separator=" ") for key, entries in short.items()}
     return [
         *pieces.maps("scr_tag_is_long$scr_rid", "scr_t", "scr_long_tag", "scr_long_tag_known"),
-        _map('"$scr_tag:$scr_rid"', "scr_tag_known", tokens, default="$scr_long_tag_known"),
+        mapping('"$scr_tag:$scr_rid"', "scr_tag_known", tokens, default="$scr_long_tag_known"),
     ]
 
 
-def _manifest_map(numbered: list[tuple[str, Repository]], long_values: "_LongValues") -> list[str]:
+def _manifest_map(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
     known: dict[str, list[str]] = {}
     for rid, repository in numbered:
         for digest, media_type in repository.manifests.items():
             entry = f"{_TYPE_NUMBER[media_type]}:{digest.hex[32:]}"
             known.setdefault(f"{digest.hex[:32]}@{rid}", []).append(entry)
     tokens = {key: long_values.token(entries, separator=" ") for key, entries in known.items()}
-    return [_map('"$scr_hx1@$scr_rid"', "scr_manifest_known", tokens)]
+    return [mapping('"$scr_hx1@$scr_rid"', "scr_manifest_known", tokens)]
 
 
 def _list_maps(
-    numbered: list[tuple[str, Repository]], long_values: "_LongValues", *, list_repositories: bool
+    numbered: list[tuple[str, Repository]], long_values: LongValues, *, list_repositories: bool
 ) -> list[str]:
-    tags = {rid: long_values.token(_strings(each.tags), separator=",") for rid, each in numbered}
-    names = [each.name for _, each in numbered if each.listed] if list_repositories else []
+    lists: dict[str, Sequence[str]] = {rid: list(each.tags) for rid, each in numbered}
+    if list_repositories:
+        lists[REPOSITORIES] = [each.name for _, each in numbered if each.listed]
     unlisted = {rid: "''" for rid, each in numbered if not each.listed}
     return [
-        _map("$scr_rid", "scr_tags", tags),
-        _map("$scr_rid", "scr_is_listed", {"": "''", **unlisted}, default="1"),
-        _constant("scr_catalog", long_values.token(_strings(names), separator=",")),
-        _constant("scr_catalog_open", "1" if list_repositories else "''"),
+        *list_maps(lists, long_values),
+        mapping("$scr_rid", "scr_is_listed", {"": "''", **unlisted}, default="1"),
+        constant("scr_catalog_open", "1" if list_repositories else "''"),
     ]
-
-
-def _strings(items: Iterable[str]) -> list[str]:
-    return [f'"{item}"' for item in items]
-
-
-# -- how they are written ------------------------------------------------------------------------
-
-
-def _map(source: str, variable: str, tokens: Mapping[str, str], *, default: str = "''") -> str:
-    """One ``map``; ``tokens`` are written as they are, so they must be tokens already."""
-    lines = [f"'{key}' {token};\n" for key, token in tokens.items()]
-    return f"map {source} ${variable} {{\ndefault {default};\n{''.join(lines)}}}\n"
-
-
-def _constant(variable: str, token: str) -> str:
-    return f"map '' ${variable} {{ default {token}; }}\n"
-
-
-class _Pieces:
-    """A chain of maps for keys that are too long for one.
-
-    Map ``i`` takes ``NUMBER:PIECE``, the number of what was found so far and the next piece, to the
-    next number; the last map takes it to the value. A missing piece is empty and adds nothing, so a
-    key only matches as a whole.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._steps: list[dict[str, str]] = [{} for _ in range(count)]
-
-    def add(self, start: str, key: str, token: str) -> None:
-        *steps, last = self._steps
-        number = start
-        for index, step in enumerate(steps):
-            piece = key[index * _PIECE : (index + 1) * _PIECE]
-            number = step.setdefault(f"{number}:{piece}", _base36(len(step)))
-        last[f"{number}:{key[len(steps) * _PIECE :]}"] = token
-
-    def maps(self, start: str, piece: str, number: str, variable: str) -> list[str]:
-        texts, source = [], start
-        for index, step in enumerate(self._steps, 1):
-            target = variable if index == len(self._steps) else f"{number}_{index}"
-            texts.append(_map(f'"${source}:${piece}{index}"', target, step))
-            source = target
-        return texts
-
-
-class _LongValues:
-    """Makes tokens of any length: what exceeds one token is cut into variables that it names."""
-
-    def __init__(self) -> None:
-        self.maps: list[str] = []
-
-    def token(self, items: list[str], *, separator: str) -> str:
-        """``items`` joined by ``separator`` as one token.
-
-        Items hold no quote, ``$`` or backslash, except the names of this class's own variables,
-        and are never cut, so that a chunk is a token by itself.
-        """
-        text = separator.join(items)
-        if len(text) <= quote.TOKEN_BYTES:
-            return f"'{text}'"
-        chunks, chunk = [], items[0]
-        for item in items[1:]:
-            if len(chunk) + len(separator) + len(item) > quote.TOKEN_BYTES:
-                chunks.append(chunk)
-                chunk = separator + item
-            else:
-                chunk += separator + item
-        chunks.append(chunk)
-        return self.token([self._variable(each) for each in chunks], separator="")
-
-    def _variable(self, chunk: str) -> str:
-        name = f"scr_chunk_{_base36(len(self.maps))}"
-        self.maps.append(_constant(name, f"'{chunk}'"))
-        return f"${{{name}}}"
-
-
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def _base36(number: int) -> str:
-    digits = _DIGITS[number % 36]
-    while number := number // 36:
-        digits = _DIGITS[number % 36] + digits
-    return digits

@@ -92,3 +92,39 @@ def test_a_wrong_setting_is_named_with_the_nearest_right_one(
     assert result.returncode == 78
     assert re.search(message, result.stderr)
     assert hint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("docker.io", "cannot be 'docker.io'", id="no prefix"),
+        pytest.param("https://docker.io=hub", "no host", id="an address"),
+        pytest.param("docker.io/library=hub", "no host", id="a path"),
+        pytest.param("a=b A=c", "one host twice", id="a host twice"),
+        pytest.param("docker.io=Hub", "a repository name has lower-case", id="a prefix that is no name"),
+        pytest.param("docker.io=../hub", "a repository name has lower-case", id="a prefix that is a way out"),
+    ],
+)
+def test_mirrors_that_cannot_be_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "images").mkdir()
+    result = scr_watchd(
+        "run",
+        "--once",
+        "--root",
+        str(tmp_path / "images"),
+        "--state",
+        str(tmp_path / "state"),
+        "--mirrors",
+        text,
+    )
+    assert result.returncode == 78, result.stderr
+    assert said in result.stderr
+
+
+def test_mirrors_are_a_table_or_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[mirrors]\n"docker.io" = "hub"\n"[::1]:5000" = ""\n')
+    shown = scr_watchd("run", "--print-config", "-c", str(file)).stdout
+    assert f'mirrors = {{"docker.io" = "hub", "[::1]:5000" = ""}}  # {file}' in shown
+    again = scr_watchd("run", "--print-config", "--mirrors", "docker.io=hub [::1]:5000=").stdout
+    assert 'mirrors = {"docker.io" = "hub", "[::1]:5000" = ""}  # flag' in again

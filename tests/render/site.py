@@ -62,6 +62,7 @@ def site(
     server: str = "include server.conf;",
     files: Mapping[str, bytes] | None = None,
     list_repositories: bool = True,
+    mirrors: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
     """The tree of ``repositories``, taken into a store and served by ``program``."""
     root = make_images(directory / "images", repositories)
@@ -74,6 +75,7 @@ def site(
         server=server,
         files=files,
         list_repositories=list_repositories,
+        mirrors=mirrors,
     ) as running:
         yield running
 
@@ -88,9 +90,10 @@ def serving(
     server: str = "include server.conf;",
     files: Mapping[str, bytes] | None = None,
     list_repositories: bool = True,
+    mirrors: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
     """``catalog`` alone: names and lists are answered, files only if ``store`` has them."""
-    rendered = render(catalog, store=str(store), list_repositories=list_repositories)
+    rendered = render(catalog, store=str(store), list_repositories=list_repositories, mirrors=mirrors or {})
     with nginx_with(http, server, files={**rendered.files, **(files or {})}, program=program) as nginx:
         yield Site(nginx, store, rendered)
 
@@ -140,7 +143,7 @@ def spellings(path: str) -> list[str]:
         "/elsewhere/.." + path,
         "/v2/elsewhere/../.." + path,
         "/v2/%2e%2e" + path,
-        path + "?ns=docker.io",
+        path + ("&" if "?" in path else "?") + "ns=docker.io",
         path + "?",
     ]
 

@@ -40,7 +40,13 @@ URLS = [
     "/v2/",
     "/v2/_catalog",
     "/v2/_scr/generation",
+    "/v2/_catalog?n=1&last=a",
     "/v2/public/tags/list",
+    "/v2/public/tags/list?n=1&last=0",
+    "/v2/public/tags/list?n=bad",
+    f"/v2/public/referrers/{PUBLIC.digest}",
+    f"/v2/public/referrers/{PUBLIC.digest}?artifactType=a/b",
+    "/v2/public/referrers/malformed",
     "/v2/public/manifests/1",
     f"/v2/public/manifests/{PUBLIC.digest}",
     f"/v2/public/blobs/{next(iter(PUBLIC.blobs))}",
@@ -63,7 +69,7 @@ URLS = [
 def location_of(url: str) -> str:
     """The `location` line that nginx chooses for ``url``."""
     exact, prefixes, expressions = locations()
-    path = url.replace("%20", " ")
+    path = url.replace("%20", " ").partition("?")[0]
     if path in exact:
         return f"= {path}"
     for expression in expressions:
@@ -96,7 +102,7 @@ def test_every_location_has_a_url_here() -> None:
 
 
 def requests() -> Iterator[tuple[str, str]]:
-    """Every method on every URL, and the methods that read on every spelling of each."""
+    """Every method on every URL, also with ``?ns=``, and the methods that read on every spelling."""
     for url in URLS:
         yield from ((method, url) for method in METHODS)
         for spelling in spellings(url):
@@ -261,6 +267,9 @@ def test_nobody_is_let_in_while_the_other_server_is_broken(images: Path, program
 def internal_urls() -> list[str]:
     return [
         "/v2/internal/app/tags/list",
+        "/v2/internal/app/tags/list?n=1&last=0",
+        f"/v2/internal/app/referrers/{INTERNAL.digest}",
+        f"/v2/internal/app/referrers/{INTERNAL.digest}?artifactType=a/b",
         "/v2/internal/app/manifests/1",
         f"/v2/internal/app/manifests/{INTERNAL.digest}",
         *(f"/v2/internal/app/manifests/{digest}" for digest in MULTI.manifests),
@@ -292,6 +301,23 @@ def test_a_rule_for_some_repositories_holds_for_each_of_their_urls(
         assert running.get("/v2/public/manifests/1").body == PUBLIC.raw
         assert running.get("/v2/").json() == {}
         assert_all_is_well(running, RIGHT)
+
+
+def test_a_rule_for_some_repositories_holds_through_a_mirror(images: Path, program: str) -> None:
+    rules = "auth_basic $realm; auth_basic_user_file passwords; include server.conf;"
+    mirrors = {"docker.io": "internal/", "all.example.org": ""}
+    with site(
+        images, TREE, program=program, http=f"{OURS} {REALM}", server=rules, files=PASSWORDS, mirrors=mirrors
+    ) as running:
+        for url in internal_urls():
+            separator = "&" if "?" in url else "?"
+            short = url.replace("/v2/internal/", "/v2/")
+            for spelling in (f"{short}{separator}ns=docker.io", f"{url}{separator}NS=ALL.example.org"):
+                for method in ("GET", "HEAD", "PUT"):
+                    answer = running.get(spelling, method=method)
+                    assert is_refusal(answer, method=method, status=401, code="UNAUTHORIZED"), spelling
+        assert running.get("/v2/app/manifests/1?ns=docker.io", Authorization=RIGHT).body == INTERNAL.raw
+        assert running.get("/v2/public/manifests/1?ns=all.example.org").body == PUBLIC.raw
 
 
 @pytest.mark.parametrize(

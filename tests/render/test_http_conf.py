@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Repository
-from scr_watchd.oci.manifest import MediaType
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer, Repository
+from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.render import quote
-from scr_watchd.render.http_conf import Rendered, initial, render, static
+from scr_watchd.render.http_conf import Rendered, fixed, initial, render, static
+from scr_watchd.render.lists import page_maps
 from tests.nginxes import binaries
 from tests.render.site import catalog_with, serving, site, store_of
 from tests.trees import image
@@ -48,6 +49,7 @@ def small() -> Catalog:
                     several: MediaType.DOCKER_LIST,
                     index: MediaType.OCI_INDEX,
                 },
+                {oci: Referrer(644, Referral(docker, "application/spdx+json", {"it's": "$1"}))},
             ),
             Repository(RepositoryName("by/digest/only"), {}, {oci: MediaType.OCI_MANIFEST}),
             Repository(
@@ -59,13 +61,17 @@ def small() -> Catalog:
     )
 
 
+MIRRORS = {"docker.io": "", "registry.example.org:5000": "registry.example.org/"}
+
+
 def text(rendered: Rendered) -> str:
     return rendered.files["http.conf"].decode()
 
 
 def maps(rendered: Rendered) -> str:
     """The part of http.conf that depends on the tree."""
-    return text(rendered).replace(static("http.conf").decode(), "# (the same for every tree)\n")
+    assert text(rendered).count(fixed().decode()) == 1
+    return text(rendered).replace(fixed().decode(), "# (the same for every tree)\n")
 
 
 # -- golden files ------------------------------------------------------------------------------------
@@ -77,6 +83,7 @@ def maps(rendered: Rendered) -> str:
         ("small.http.conf", render(small(), store="/var/lib/scr-watchd/store")),
         ("closed.http.conf", render(small(), store="/srv/an odd 'store'", list_repositories=False)),
         ("empty.http.conf", render(Catalog(), store="/var/lib/scr-watchd/store")),
+        ("mirrors.http.conf", render(small(), store="/store", mirrors=MIRRORS)),
     ],
 )
 def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) -> None:
@@ -84,6 +91,13 @@ def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) ->
     if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(found)
     assert found == (GOLDEN / name).read_text()
+
+
+def test_the_maps_that_no_tree_changes_are_those_that_were_reviewed() -> None:
+    found = "".join(page_maps())
+    if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):
+        (GOLDEN / "pages.conf").write_text(found)
+    assert found == (GOLDEN / "pages.conf").read_text()
 
 
 # -- identity ------------------------------------------------------------------------------------------
@@ -116,6 +130,7 @@ def test_the_id_changes_with_whatever_is_served() -> None:
         *(render(catalog_with(each), store="/store") for each in catalogs),
         render(catalog_with(base), store="/elsewhere"),
         render(catalog_with(base), store="/store", list_repositories=False),
+        render(catalog_with(base), store="/store", mirrors=MIRRORS),
         render(_retyped(catalog_with(base)), store="/store"),
         initial(),
     ]
@@ -169,7 +184,7 @@ def _number(media_type: MediaType) -> str:
 
 def keys(rendered: Rendered) -> list[str]:
     """The keys of the maps that depend on the tree."""
-    return re.findall(r"^'([^']*)' '?[^']*'?;$", maps(rendered), re.MULTILINE)
+    return re.findall(r"^'([^'~][^']*)' '?[^']*'?;$", maps(rendered), re.MULTILINE)
 
 
 def tokens(rendered: Rendered) -> list[str]:
@@ -198,6 +213,15 @@ def test_keys_of_every_length_fit(length: int) -> None:
     entries = [("n" * length, "t" * length, b""), ("N".lower() * length + "/x", "T" * length, b"")]
     rendered = render(catalog_with(entries), store="/store")
     assert max(map(len, keys(rendered))) <= KEY_BYTES
+
+
+def test_every_variable_has_one_origin() -> None:
+    """One that a map sets and a regular expression captures would be either."""
+    whole = text(render(small(), store="/store"))
+    mapped = re.findall(r"^map .* \$(\w+) \{", whole, re.MULTILINE)
+    captured = set(re.findall(r"\(\?<(\w+)>", whole + static("server.conf").decode()))
+    assert len(mapped) == len(set(mapped))
+    assert not captured & set(mapped)
 
 
 # -- quoting -------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ class Found:
     """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
     holds no complete image now; ``held`` are tags whose directories are gone, and which stay because
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
-    their bytes to be hashed, and ``leaving`` manifests for the end of their grace."""
+    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``advice`` is for the
+    site's configuration, and there only when that was read anew."""
 
     repositories: int = 0
     tags: int = 0
@@ -25,6 +26,7 @@ class Found:
     waiting: int = 0
     leaving: int = 0
     only_stored_bytes: int = 0
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

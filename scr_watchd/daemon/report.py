@@ -63,6 +63,7 @@ class Reporter:
     watch: str = ""
     reader: Reader = field(default_factory=Reader)
     _said: str = ""
+    _advised: str = ""
     _unwritten: bool = False
     _held: bool = False
     _pinned: dict[Reference, float] = field(default_factory=dict)
@@ -113,6 +114,9 @@ class Reporter:
         self._first = False
         if isinstance(outcome, Failed):
             return math.inf
+        if outcome.found.advice not in ("", self._advised):
+            self._advised = outcome.found.advice
+            log.info("%s", self._advised)
         self._holding(outcome.found)
         self._pinning(outcome.found, now)
         return self._problems(outcome.found.problems, now)

@@ -127,10 +127,16 @@ def check_site(nginx: Nginx, config: Path, *, seconds: float, progress: Callable
     return refusal
 
 
-def includes(nginx: Nginx, config: Path, text: str, *, seconds: float, progress: Callable[[], None]) -> bool:
-    """Whether ``text`` stands anywhere in what nginx reads beginning with ``config``."""
+def whole_text(nginx: Nginx, config: Path, *, seconds: float, progress: Callable[[], None]) -> str | None:
+    """Everything that nginx reads beginning with ``config``; ``None`` if it refuses that, which
+    ``check_site`` tells of."""
     status, output = _run([nginx.path, "-T", "-q", "-c", str(config)], seconds=seconds, progress=progress)
-    return status != 0 or text in output  # a refused configuration is told of elsewhere
+    return output if status == 0 else None
+
+
+def has_jit(text: str) -> bool:
+    """Whether the configuration ``text`` has regular expressions compiled."""
+    return re.search(r"^\s*pcre_jit\s+on\s*;", text, re.MULTILINE) is not None
 
 
 def pid_file_of(nginx: Nginx, config: Path) -> Path:

@@ -22,7 +22,7 @@ from tests.daemons import (
 )
 from tests.http import ask
 from tests.nginxes import require
-from tests.trees import digest_of
+from tests.trees import descriptor, digest_of, image, write_image
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -193,3 +193,35 @@ def test_beside_an_nginx_of_somebody_else(
                     assert host.other().body == b"the other site"
                     assert_same(pull(host.registry, name, tmp_path / name.split(":")[1]), target)
             assert_same(pull(host.registry, "app:1.0", tmp_path / "afterwards"), images / "app:1.0")
+
+
+def test_a_push_of_any_size_is_told_how_to_publish(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
+) -> None:
+    pushed = drop(sources, "oci", tmp_path / "pushed")
+    with pytest.raises(AssertionError, match=r"read-only; publish by copying into its images directory"):
+        skopeo("copy", "--dest-tls-verify=false", f"dir:{pushed}", f"docker://{registry.address}/app:1")
+    answer = ask(registry.address, "/v2/app/blobs/uploads/", method="POST", body=b"x" * 50_000_000)
+    assert (answer.status, answer.code, answer.header("Allow")) == (405, "UNSUPPORTED", "GET, HEAD")
+
+
+def test_what_is_about_an_image_is_found_and_comes_back(
+    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
+) -> None:
+    address, images = registry.address, registry.images
+    subject = drop(sources, "oci", images / "app:1")
+    raw = (subject / "manifest.json").read_bytes()
+    sbom = image(
+        "sbom",
+        artifactType="application/spdx+json",
+        subject=descriptor(raw, "application/vnd.oci.image.manifest.v1+json"),
+        annotations={"of": 'app "1" for $5'},
+    )
+    dropped = images / "app:sbom"
+    skopeo("copy", "--quiet", f"dir:{write_image(tmp_path / 'artifact', sbom)}", f"dir:{dropped}")
+    registry.serves("app:sbom", dropped)
+    found = ask(address, f"/v2/app/referrers/{digest_of(raw)}?artifactType=application%2Fspdx%2Bjson")
+    assert found.header("OCI-Filters-Applied") == "artifactType"
+    (entry,) = found.json()["manifests"]
+    assert (entry["digest"], entry["annotations"]) == (sbom.digest, {"of": 'app "1" for $5'})
+    assert_same(pull(address, f"app@{entry['digest']}", tmp_path / "came"), dropped)

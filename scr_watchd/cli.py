@@ -11,6 +11,7 @@ from scr_watchd.errors import ScrWatchdError
 COMMANDS = {
     "run": "your nginx: keep an nginx that somebody else runs in step with the images",
     "serve": "our nginx: serve a directory of images at once, with an nginx of its own",
+    "generate": "one nginx file that serves a directory of images, without a daemon",
     "check": "what would be published, what not, and why",
     "status": "what the daemon serves now, and what it does not",
     "wait": "until an image that was dropped in can be pulled",

@@ -39,7 +39,11 @@ class Changes:
 
     @classmethod
     def between(cls, before: Catalog, after: Catalog) -> "Changes":
-        old, new = before.tags(), after.tags()
+        was = {each.name: each.tags for each in before.repositories}
+        now = {each.name: each.tags for each in after.repositories}
+        differ = {name for name in was | now if was.get(name, {}) != now.get(name, {})}
+        old = {(name, tag): digest for name in sorted(differ) for tag, digest in was.get(name, {}).items()}
+        new = {(name, tag): digest for name in sorted(differ) for tag, digest in now.get(name, {}).items()}
         return cls(
             added={tag: digest for tag, digest in new.items() if tag not in old},
             replaced={tag: digest for tag, digest in new.items() if old.get(tag, digest) != digest},

@@ -19,6 +19,7 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
 Leaving = Mapping[tuple[RepositoryName, Digest], float]
+_Tagged = tuple[RepositoryName, Tag, Digest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,9 @@ def resolve(
     ``stored`` has all of it. A tag whose directory is gone is gone, unless the guard *holds* it. What
     is gone leaves every list at once, and can be pulled by digest for the grace period.
     """
-    tags = before.catalog.tags()
-    pinned, vanished = _missing(scan, images, tags, policy.prefix)
+    pinned, vanished = _missing(scan, images, before.catalog, policy.prefix)
     since = held_since(
-        tags=len(tags),
+        tags=sum(len(repository.tags) for repository in before.catalog.repositories),
         vanished=len(vanished),
         root_changed=bool(before.root_inode) and before.root_inode != root_inode,
         since=before.held_since,
@@ -94,8 +94,8 @@ def resolve(
     # while removals are held the store may lie on the disk that is away: then its word counts for
     # nothing, and all stays in the catalog, so that all is there again with the disk
     find = stored if since is None else _known(before.catalog, stored)
-    pins = _stored(pinned, tags, find)
-    holds = _stored(vanished, tags, find) if since is not None else ()
+    pins = _stored(pinned, find)
+    holds = _stored(vanished, find) if since is not None else ()
     present = (*images, *pins, *holds)
     leaving = _leaving(present, before, policy, now)
     going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
@@ -132,18 +132,25 @@ def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
 
 
 def _missing(
-    scan: Scan, images: Iterable[Image], tags: Mapping[Reference, Digest], prefix: str
-) -> tuple[list[Reference], list[Reference]]:
+    scan: Scan, images: Iterable[Image], before: Catalog, prefix: str
+) -> tuple[list[_Tagged], list[_Tagged]]:
     """The published tags that are not among ``images``: those to pin, and those that are gone."""
-    present = {(image.repository, image.tag) for image in images}
+    present: dict[RepositoryName, set[Tag | None]] = {}
+    for image in images:
+        present.setdefault(image.repository, set()).add(image.tag)
+    missing = [
+        (repository.name, tag, repository.tags[tag])
+        for repository in before.repositories
+        for tag in sorted(repository.tags.keys() - present.get(repository.name, set()))
+    ]
+    if not missing:
+        return [], []
     there = scan.unfinished | {(image.repository, image.tag) for image in scan.images}
-    pinned: list[Reference] = []
-    vanished: list[Reference] = []
-    for reference in tags:
-        if reference not in present:
-            name, tag = reference
-            stays = reference in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
-            (pinned if stays else vanished).append(reference)
+    pinned: list[_Tagged] = []
+    vanished: list[_Tagged] = []
+    for name, tag, digest in missing:
+        stays = (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
+        (pinned if stays else vanished).append((name, tag, digest))
     return pinned, vanished
 
 
@@ -166,24 +173,23 @@ def _known_manifest(repository: Repository, digest: Digest) -> ManifestFile:
     return ManifestFile(digest, repository.manifests[digest], size, "", referral)
 
 
-def _stored(
-    references: Iterable[Reference], tags: Mapping[Reference, Digest], stored: StoredImage
-) -> tuple[Image, ...]:
-    found = (stored(name, tag, tags[name, tag]) for name, tag in references)
+def _stored(tagged: Iterable[_Tagged], stored: StoredImage) -> tuple[Image, ...]:
+    found = (stored(name, tag, digest) for name, tag, digest in tagged)
     return tuple(image for image in found if image is not None)
 
 
 def _leaving(present: Iterable[Image], before: Before, policy: Policy, now: float) -> Leaving:
     """When each manifest left that was published, is not ``present``, and has grace left."""
-    kept = {(image.repository, manifest.digest) for image in present for manifest in image.manifests}
+    kept: dict[RepositoryName, set[Digest]] = {}
+    for image in present:
+        kept.setdefault(image.repository, set()).update(manifest.digest for manifest in image.manifests)
     leaving = {}
     for repository in before.catalog.repositories:
-        for digest in repository.manifests:
+        for digest in sorted(repository.manifests.keys() - kept.get(repository.name, set())):
             key = repository.name, digest
-            if key not in kept:
-                left = min(before.leaving.get(key, now), now)  # a clock may have been set back
-                if left >= policy.pruned and now < _end(left, policy.grace_seconds):
-                    leaving[key] = left
+            left = min(before.leaving.get(key, now), now)  # a clock may have been set back
+            if left >= policy.pruned and now < _end(left, policy.grace_seconds):
+                leaving[key] = left
     return leaving
 
 

@@ -3,11 +3,12 @@
 #
 #     sh tests/setup.sh && .venv/bin/python -m pytest
 #
-# 1. programs: nginx, skopeo, buildah, busybox and openssl, by apt-get as root or with sudo;
-#    without root, or without apt-get, it says which are missing and goes on
+# 1. programs: nginx, skopeo, buildah, busybox, openssl, docker, containerd and podman, by apt-get as root
+#    or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form and what its tests import
 #
-# On Debian the package of nginx starts an nginx on port 80. The tests neither need nor touch it.
+# On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
+# tests neither need nor touch them.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin   # nginx lies there, and a user's PATH does not name it
@@ -29,6 +30,9 @@ need skopeo skopeo
 need buildah buildah
 need busybox busybox-static   # the content of the images that the tests build
 need openssl openssl
+need dockerd docker.io        # the clients that images are pulled with; the tests start engines of their own
+need ctr containerd
+need podman podman
 # Debian's own Python has venv in a package of its own
 [ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 

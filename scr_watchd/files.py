@@ -107,6 +107,21 @@ def read_regular(name: str, *, within: int, limit: int) -> tuple[bytes, os.stat_
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` in one step: a reader, or a crash, finds the old content or the new, whole."""
+    with _beside(path, content, mode) as descriptor:
+        os.fsync(descriptor)
+    sync_directory(path.parent)
+
+
+def swap_in(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` in one step for readers; a power cut may leave anything. For what is written
+    often, and made anew after a start: it does not make the disk work."""
+    with _beside(path, content, mode):
+        pass
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes, mode: int) -> Iterator[int]:
+    """A descriptor of a file with ``content`` that becomes ``path`` when the block ends."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
@@ -115,9 +130,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         file.write(content)
         file.flush()
         os.fchmod(descriptor, mode)  # whatever the umask is
-        os.fsync(descriptor)
+        yield descriptor
     temporary.rename(path)
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

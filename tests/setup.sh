@@ -5,7 +5,7 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, docker, containerd and podman, by apt-get as root
 #    or with sudo; without root, or without apt-get, it says which are missing and goes on
-# 2. .venv with scr-watchd in editable form and what its tests import
+# 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
 # On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
 # tests neither need nor touch them.
@@ -56,3 +56,13 @@ fi
 # a .venv without pip is one whose making failed half way
 [ -x .venv/bin/pip ] || "$PYTHON" -m venv --clear .venv
 .venv/bin/pip install --quiet -e '.[test,nginx]'
+
+# -- promtool, without the service that it comes with --------------------------------------------
+
+if [ ! -x .venv/bin/promtool ] && command -v apt-get >/dev/null; then
+    scratch=$(mktemp -d)
+    (cd "$scratch" && chmod 755 . && apt-get download --quiet prometheus && dpkg-deb --extract prometheus_*.deb .) ||
+        say "the package prometheus cannot be downloaded: what needs promtool is skipped"
+    [ ! -e "$scratch/usr/bin/promtool" ] || cp "$scratch/usr/bin/promtool" .venv/bin/
+    rm -r "$scratch"
+fi

@@ -14,6 +14,7 @@ from types import FrameType
 from scr_watchd.daemon import loop
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.loop import Hooks, Wake
+from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import Failed, Outcome, Published, Unchanged
 from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
@@ -65,6 +66,7 @@ class Keeper:
             surprised = not told and isinstance(outcome, Published) and bool(outcome.changes.added)
             self.watch.compare(directories=self.world.scanner.directories, surprised=surprised)
         self.reporter.watch = self.watch.state
+        self.reporter.watch_mode = self.watch.mode
         self.reporter.store = self.world.store.place if self.world.store else None
         self.reporter.reader = self.world.scanner.reader
         return outcome
@@ -72,10 +74,12 @@ class Keeper:
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """The locks of stores by their paths, and the hashers of images trees: as long as the process."""
+    """The locks of stores by their paths, the hashers of images trees, and what was counted: as long as
+    the process."""
 
     locks: dict[Path, int] = field(default_factory=dict)
     hashers: dict[Path, Hasher] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
 
 def build(
@@ -139,12 +143,15 @@ def build(
         mirrors=_mirrors(settings),
         progress=notifier.progress,
         worker_user=worker_user,
+        tally=lasting.tally,
     )
     damaged = recall(world)
     if damaged:
         log.warning("%s", damaged)
     reporter = Reporter(
         status_file=state.status,
+        metrics_file=state.metrics,
+        tally=lasting.tally,
         notifier=notifier,
         root=settings.root,
         state=settings.state,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import (
     Changes,
     Failed,
@@ -106,6 +107,8 @@ class World:
     found: Found = field(default_factory=Found)
     keep_lock: Callable[[], None] = lambda: None
     """Makes sure that the state directory is still ours alone."""
+    tally: Tally = field(default_factory=Tally)
+    """What passes have done and how long it took."""
     asked: dict[Request, str] = field(default_factory=dict)
     """What commands had asked for when the last pass decided."""
 
@@ -179,7 +182,8 @@ def _make_room(world: World) -> bool:
 def _pass(world: World, *, full: bool) -> Outcome:
     world.keep_lock()
     _learn_reader(world)
-    scan = world.seen = world.scanner.full() if full else world.scanner.light()
+    with (world.tally.full_scan if full else world.tally.light_scan).measured():
+        scan = world.seen = world.scanner.full() if full else world.scanner.light()
     store = _store(world)
     current = _current(world)
     if _is_settled(world, store, scan, current):
@@ -462,9 +466,12 @@ def _reload(world: World, record: Record) -> Published | Unconfirmed:
     world.confirmed = False
     if missing:  # a reload would be for nothing, and would seem to succeed
         return Unconfirmed(world.found, record.generation, changes, missing)
+    began = time.monotonic()
     verdict = reload(world.site.reloading, record.generation, progress=world.progress)
     world.reached("reload")
     world.reloaded_at = time.monotonic()
+    if verdict.proof is not Proof.ABSENT:
+        world.tally.reload.took(world.reloaded_at - began)
     if verdict.proof in (Proof.ABSENT, Proof.MISSING):
         return Unconfirmed(world.found, record.generation, changes, verdict.reason)
     records.confirm_pending(world.state)

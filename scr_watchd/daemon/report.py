@@ -1,4 +1,4 @@
-"""Says what happened: lines on standard error, STATE/status.json, the service manager."""
+"""Says what happened: lines on standard error, STATE/status.json and metrics.prom, the service manager."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 from msgspec import structs
 
 from scr_watchd import __version__
+from scr_watchd.daemon import metrics
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import (
     Changes,
     Failed,
@@ -39,6 +41,7 @@ _MANY = 20  # more changes than this are counted instead of listed
 _LOOK_AGAIN_SECONDS = 2.0
 _FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
 _PINNED_SECONDS = 600.0
+_METRICS_SECONDS = 10.0  # that they are young is how an alert knows that we live
 _YOUNG_SECONDS = 3.0  # a copy under way looks broken: what is not served is only said once it stays so
 
 
@@ -52,6 +55,7 @@ class Reporter:
     """
 
     status_file: Path
+    metrics_file: Path
     notifier: Notifier
     root: Path
     state: Path
@@ -61,10 +65,15 @@ class Reporter:
     patient: bool = True
     store: StorePlace | None = None
     watch: str = ""
+    watch_mode: str = ""
     reader: Reader = field(default_factory=Reader)
+    tally: Tally = field(default_factory=Tally)
     _said: str = ""
     _advised: str = ""
-    _unwritten: bool = False
+    _unwritten: set[Path] = field(default_factory=set)
+    _now: Status | None = None
+    _measured: Status | None = None
+    _measured_at: float = -math.inf
     _held: bool = False
     _pinned: dict[Reference, float] = field(default_factory=dict)
     _first: bool = True
@@ -112,6 +121,7 @@ class Reporter:
                 self._say(logging.ERROR, reason)
                 self._write("failed", reason, None)
         self._first = False
+        self._measure(now)
         if isinstance(outcome, Failed):
             return math.inf
         if outcome.found.advice not in ("", self._advised):
@@ -204,7 +214,7 @@ class Reporter:
 
     def _write(self, kind: str, line: str, found: Found | None, **served: Any) -> None:
         """Write the status; ``served`` are those of its fields that say what nginx answers with."""
-        last = self.last or Status()
+        last = self._now or self.last or Status()
         new = structs.replace(
             last,
             version=__version__,
@@ -215,7 +225,10 @@ class Reporter:
             outcome=kind,
             message=line,
             problems=_told(found.problems) if found else last.problems,
+            waiting=found.waiting if found else last.waiting,
+            leaving=found.leaving if found else last.leaving,
             watch=self.watch,
+            watch_mode=self.watch_mode,
             store=printable(str(self.store.path)) if self.store else "",
             links=_links(self.store),
             reader=(self.reader.uid, tuple(sorted(self.reader.gids))),
@@ -224,16 +237,33 @@ class Reporter:
         count = len(new.problems)
         note = f"{line}; {count} not served, see scr-watchd status" if count else line
         self.notifier.ready(note.partition("\n")[0])
-        if self._first or new != last:
-            try:
-                statuses.write(self.status_file, new)
-            except OSError as error:
-                if not self._unwritten:
-                    log.error("%s cannot be written: %s", self.status_file, error.strerror)  # noqa: TRY400
-                self._unwritten = True
-                return
+        self._now = new
+        self.tally.passes[kind] += 1
+        if (self._first or new != self.last) and self._put(
+            self.status_file, lambda: statuses.write(self.status_file, new)
+        ):
             self.last = new
-            self._unwritten = False
+
+    def _measure(self, now: float) -> None:
+        """Write the metrics if they tell of something new, and else from time to time."""
+        status = self._now
+        if status is None or (status == self._measured and now < self._measured_at + _METRICS_SECONDS):
+            return
+        path = self.metrics_file
+        if self._put(path, lambda: metrics.write(path, status, self.tally, clock=time.time())):
+            self._measured, self._measured_at = status, now
+
+    def _put(self, path: Path, write: Callable[[], None]) -> bool:
+        """Whether ``path`` could be written; that it could not is said once."""
+        try:
+            write()
+        except OSError as error:
+            if path not in self._unwritten:
+                log.error("%s cannot be written: %s", path, error.strerror)  # noqa: TRY400 - it is not a bug
+            self._unwritten.add(path)
+            return False
+        self._unwritten.discard(path)
+        return True
 
 
 def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]:

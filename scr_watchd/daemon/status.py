@@ -1,6 +1,7 @@
 """STATE/status.json: what the daemon last said, for whoever asks while it works."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     own_nginx: bool = False
     """Whether nginx is the daemon's child, and ends with it."""
     outcome: str = ""
-    """published, unchanged, rejected, unconfirmed or failed"""
+    """published, unchanged, waiting, unconfirmed, rejected or failed"""
     message: str = ""
     """How the last pass ended."""
     generation: str = ""
@@ -38,9 +39,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pinned: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_since: float | None = None
+    waiting: int = 0
+    """Images that are served once their bytes are checked."""
+    leaving: int = 0
+    """Manifests that were replaced or removed, and can still be pulled by digest."""
     only_stored_bytes: int = 0
     """What nothing but the store holds: pinned, held, or in its grace period."""
     watch: str = ""
+    watch_mode: str = ""
+    """events, poll or both"""
     store: str = ""
     links: str = ""
     reader: tuple[int | None, tuple[int, ...]] = (None, ())
@@ -54,15 +61,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def write(path: Path, status: Status) -> None:
-    """Replace the status. On a full disk the old one goes first: none is better than one that lies."""
-    content = msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+    """Replace the status."""
+    put(path, msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n", write_atomically)
+
+
+def put(path: Path, content: bytes, replace: Callable[[Path, bytes], None]) -> None:
+    """Replace ``path``. On a full disk the old one goes first: none is better than one that lies."""
     try:
-        write_atomically(path, content)
+        replace(path, content)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         path.unlink(missing_ok=True)
-        write_atomically(path, content)
+        replace(path, content)
 
 
 def read(path: Path) -> Status | None:

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -71,6 +72,12 @@ class Watch:
     def is_trusted(self) -> bool:
         """Whether hints can be expected to come."""
         return self._observer is not None and not self.doubt
+
+    @property
+    def mode(self) -> Literal["events", "both", "poll"]:
+        if self._observer is None:
+            return "poll"
+        return "both" if self.doubt else "events"
 
     @property
     def state(self) -> str:

@@ -2,6 +2,7 @@
 
 STATE/lock              held by the one daemon that works here; holds its process id
 STATE/status.json       for `scr-watchd status`
+STATE/metrics.prom      the same for Prometheus
 STATE/published.json    the catalog that nginx is known to serve, and its generation
 STATE/pending           the same for a generation that is switched to but not confirmed
 STATE/*.request         what a command asks of the daemon
@@ -43,6 +44,10 @@ class State:
     @property
     def status(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.prom"
 
     @property
     def published(self) -> Path:

@@ -20,7 +20,9 @@ NONE = Changes({}, {}, {})
 
 @pytest.fixture
 def reporter(tmp_path: Path) -> Reporter:
-    return Reporter(tmp_path / "status.json", Notifier({}), tmp_path / "images", tmp_path)
+    return Reporter(
+        tmp_path / "status.json", tmp_path / "metrics.prom", Notifier({}), tmp_path / "images", tmp_path
+    )
 
 
 @pytest.fixture
@@ -124,6 +126,13 @@ def test_the_status_tells_what_is_served_from_what_was_found(reporter: Reporter,
 def test_a_status_that_cannot_be_written_is_said_and_stops_nothing(
     tmp_path: Path, lines: pytest.LogCaptureFixture
 ) -> None:
-    reporter = Reporter(tmp_path / "missing" / "status.json", Notifier({}), tmp_path, tmp_path)
-    reporter.report(Published(Found(repositories=1, tags=1), "g1", NONE), now=0)
-    assert any("status.json cannot be written" in line for line in said(lines))
+    missing = tmp_path / "missing"
+    reporter = Reporter(missing / "status.json", missing / "metrics.prom", Notifier({}), tmp_path, tmp_path)
+    for now in (0, 1, 30):
+        reporter.report(Published(Found(repositories=1, tags=1), "g1", NONE), now=now)
+    unwritten = [line for line in said(lines) if "cannot be written" in line]
+    assert len(unwritten) == 2, "each is said once"
+    missing.mkdir()
+    reporter.report(Unchanged(Found(repositories=1, tags=1), "g1"), now=31)
+    assert (missing / "status.json").exists()
+    assert (missing / "metrics.prom").exists()

@@ -24,6 +24,7 @@ class Containerd:
 
     directory: Path
     process: subprocess.Popen[bytes]
+    before: tuple[str, ...] = ()
 
     @property
     def socket(self) -> str:
@@ -31,7 +32,8 @@ class Containerd:
 
     def ctr(self, *arguments: object, seconds: float = 60) -> str:
         """What ``ctr`` printed; fails with what it complained of."""
-        return run(require("ctr"), "--address", self.socket, *arguments, seconds=seconds)
+        # it is ctr that pulls, and containerd that keeps
+        return run(*self.before, require("ctr"), "--address", self.socket, *arguments, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,11 @@ class Dockerd:
 
 
 @contextmanager
-def containerd(directory: Path | None = None) -> Iterator[Containerd]:
-    """A containerd with its state in ``directory`` (a short path: its sockets lie there), which stays."""
+def containerd(directory: Path | None = None, *, before: tuple[str, ...] = ()) -> Iterator[Containerd]:
+    """A containerd with its state in ``directory`` (a short path: its sockets lie there), which stays.
+
+    ``before`` are words before its command, such as those of a network of its own.
+    """
     program = require("containerd")
     with _private(directory) as place:
         (place / "containerd.toml").write_text(
@@ -72,22 +77,29 @@ version = 2
 root = "{place}/containerd-root"
 state = "{place}/containerd-state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[plugins."io.containerd.metadata.v1.bolt"]
+content_sharing_policy = "isolated"  # what one namespace has another must pull
 [grpc]
 address = "{place}/containerd.sock"
 """
         )
         command = [program, "--config", place / "containerd.toml"]
-        with _started(command, place / "containerd.log", place / "containerd.sock") as process:
-            yield Containerd(place, process)
+        log, socket = place / "containerd.log", place / "containerd.sock"
+        with _started(command, log, socket, before=before) as process:
+            yield Containerd(place, process, before)
 
 
 @contextmanager
 def dockerd(
-    *options: object, directory: Path | None = None, files: Mapping[str, bytes] | None = None
+    *options: object,
+    directory: Path | None = None,
+    files: Mapping[str, bytes] | None = None,
+    before: tuple[str, ...] = (),
 ) -> Iterator[Dockerd]:
     """A dockerd, with a containerd of its own and further ``options`` of its command line.
 
-    ``files`` are what it finds below /etc/docker, such as ``certs.d/HOST:PORT/ca.crt``.
+    ``files`` are what it finds below /etc/docker, such as ``certs.d/HOST:PORT/ca.crt``; ``before`` are
+    words before its command.
     """
     program = require("dockerd")
     with _private(directory) as place:
@@ -106,7 +118,8 @@ def dockerd(
             "if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi && "
             f"mkdir -p /etc/docker && mount --bind {place}/etc /etc/docker && exec"
         )
-        with _started(command, place / "dockerd.log", place / "docker.sock", before=mounts) as process:
+        log, socket = place / "dockerd.log", place / "docker.sock"
+        with _started(command, log, socket, before=before, mounts=mounts) as process:
             made = Dockerd(place, process)
             until(lambda: _answers(made), seconds=30)
             yield made
@@ -141,12 +154,12 @@ def _private(directory: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _started(
-    command: list[object], log: Path, socket: Path, *, before: str = "exec"
+    command: list[object], log: Path, socket: Path, *, before: tuple[str, ...], mounts: str = "exec"
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon with mounts of its own, so that whatever it leaves mounted goes with it."""
-    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{before} "$@"', "sh"]
+    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} "$@"', "sh"]
     with log.open("ab") as output:
-        process = subprocess.Popen([*alone, *map(str, command)], stdout=output, stderr=output)
+        process = subprocess.Popen([*before, *alone, *map(str, command)], stdout=output, stderr=output)
     try:
         until(lambda: _is_up(process, socket, log), seconds=30)
         yield process

@@ -5,6 +5,7 @@ Each has its own directory, socket and mounts, and is gone at the end of the tes
 """
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -156,15 +157,29 @@ def _private(directory: Path | None) -> Iterator[Path]:
 def _started(
     command: list[object], log: Path, socket: Path, *, before: tuple[str, ...], mounts: str = "exec"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon with mounts of its own, so that whatever it leaves mounted goes with it."""
-    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} "$@"', "sh"]
+    """A daemon with mounts and processes of its own: whatever it leaves behind goes with it."""
+    alone = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
     with log.open("ab") as output:
-        process = subprocess.Popen([*before, *alone, *map(str, command)], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*before, *alone, "sh", "-c", f'{mounts} "$@"', "sh", *map(str, command)],
+            stdout=output,
+            stderr=output,
+        )
     try:
         until(lambda: _is_up(process, socket, log), seconds=30)
         yield process
     finally:
-        process.terminate()
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGTERM)  # unshare itself ignores it
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

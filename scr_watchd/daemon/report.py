@@ -41,7 +41,7 @@ _MANY = 20  # more changes than this are counted instead of listed
 _LOOK_AGAIN_SECONDS = 2.0
 _FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
 _PINNED_SECONDS = 600.0
-_METRICS_SECONDS = 10.0  # that they are young is how an alert knows that we live
+_METRICS_SECONDS = 30.0  # that they are young is how an alert knows that we live
 _YOUNG_SECONDS = 3.0  # a copy under way looks broken: what is not served is only said once it stays so
 
 

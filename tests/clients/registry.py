@@ -1,11 +1,13 @@
 """What the clients pull from: a site with an nginx of an operator, in a network of its own.
 
 127.0.0.1:5000 is plain HTTP, as in the quick start; https://registry.test has a certificate of a private
-CA; https://private.test asks for a password too. All three serve the same tree.
+CA; https://private.test asks for a password too; http://hub.test is docker.io for docker, as README.md has
+it. All serve the same tree.
 """
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd.publish.nginx import inspect, temp_paths, user_directive
-from scr_watchd.settings import NAMES
 from tests.clients.real_images import Workshop, skopeo
 from tests.daemons import daemon, public_directory
 from tests.engines import run
@@ -23,12 +24,11 @@ from tests.nginxes import require
 from tests.trees import Built, descriptor, digest_of, write_image
 from tests.waiting import until
 
-PLAIN, TLS, PRIVATE = "127.0.0.1:5000", "registry.test", "private.test"
+README = Path(__file__).parent.parent.parent / "README.md"
+PLAIN, TLS, PRIVATE, FOR_DOCKER = "127.0.0.1:5000", "registry.test", "private.test", "hub.test"
 USER, PASSWORD = "reader", "se:cret"
-HUB = "hub"
+HUB = "docker.io"
 """Where the tree has what belongs to docker.io."""
-MAPS_HOSTS = "mirrors" in NAMES
-"""Whether ?ns=docker.io leads to HUB; without that setting it is ignored."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Registry:
 @contextmanager
 def registry() -> Iterator[Registry]:
     """A site that serves real images of every kind."""
-    with public_directory() as directory, network(TLS, PRIVATE) as before:
+    with public_directory() as directory, network(TLS, PRIVATE, FOR_DOCKER) as before:
         made = Registry(directory, before)
         (directory / "images").mkdir()
         _make_certificates(directory / "tls")
         _make_images(made)
         state = directory / "state"
-        (directory / "mirrors.toml").write_text(f'[mirrors]\n"docker.io" = "{HUB}"\n' if MAPS_HOSTS else "")
+        (directory / "mirrors.toml").write_text(f'[mirrors]\n"docker.io" = "{HUB}"\n')
         config = directory / "nginx.conf"
         config.write_text(_site(directory, state))
         arguments = ("-c", directory / "mirrors.toml", "--state", state, "--nginx-config", config)
@@ -114,6 +114,7 @@ http {{
     include {state}/nginx/current/http*.conf;
     server {{ listen {PLAIN}; listen unix:{directory}/nginx.sock; {include} }}
     server {{ listen {ADDRESS}:443 ssl; server_name {TLS}; {tls} {include} }}
+    server {{ listen {ADDRESS}:80; server_name {FOR_DOCKER}; {_rewrite()} {include} }}
     server {{
         listen {ADDRESS}:443 ssl; server_name {PRIVATE}; {tls} {include}
         auth_basic "images";
@@ -121,6 +122,12 @@ http {{
     }}
 }}
 """
+
+
+def _rewrite() -> str:
+    """README.md's line for a server that is docker.io to docker."""
+    (line,) = re.findall(r"^ *(rewrite .*;)$", README.read_text(), re.MULTILINE)
+    return str(line)
 
 
 def _make_certificates(directory: Path) -> None:

@@ -22,3 +22,10 @@ def shell(text: str) -> str:
         return shlex.quote(text)
     escaped = printable(text).replace("'", "\\'")
     return f"$'{escaped}'"
+
+
+def copy_again(skopeo: str, *, options: str = "", stale: str = "") -> str:
+    """The command that copies the image that skopeo calls ``skopeo`` again, without what is ``stale``:
+    in an OCI layout skopeo replaces no file, and into a strange directory it writes none."""
+    remove = f"rm -r {shell(stale)}; " if stale else ""
+    return f"{remove}skopeo copy {options}docker://SOURCE {shell(skopeo)}"

@@ -3,8 +3,8 @@
 #
 #     sh tests/setup.sh && .venv/bin/python -m pytest
 #
-# 1. programs: nginx, skopeo, buildah, busybox, openssl, docker, containerd and podman, by apt-get as root
-#    or with sudo; without root, or without apt-get, it says which are missing and goes on
+# 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman, by
+#    apt-get as root or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
 # On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
@@ -30,6 +30,8 @@ need skopeo skopeo
 need buildah buildah
 need busybox busybox-static   # the content of the images that the tests build
 need openssl openssl
+need jq jq                    # in commands that Problems name
+need umoci umoci              # writes OCI layouts in its own way
 need dockerd docker.io        # the clients that images are pulled with; the tests start engines of their own
 need ctr containerd
 need podman podman

@@ -3,6 +3,7 @@
 make_images(root, {"alpine": {"3.20": image("a")}, "multi": {"1": index(image("b"), image("c"))}})
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,6 +106,36 @@ def write_image(directory: Path, built: Built) -> Path:
         (directory / name).write_bytes(content)
     (directory / "manifest.json").write_bytes(built.raw)
     return directory
+
+
+def write_layout(directory: Path, *images: tuple[str | None, Built]) -> Path:
+    """An OCI layout as ``skopeo copy ... oci:`` leaves it: of each image, what it is called and its
+    content."""
+    for _, built in images:
+        for content in (*built.files.values(), built.raw):
+            write_blob(directory, content)
+    (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    write_index(directory, *images)
+    return directory
+
+
+def write_index(directory: Path, *images: tuple[str | None, Built]) -> None:
+    """The index.json of a layout."""
+    manifests = []
+    for name, built in images:
+        manifests.append(descriptor(built.raw, built.media_type))
+        if name is not None:
+            manifests[-1]["annotations"] = {"org.opencontainers.image.ref.name": name}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+
+
+def write_blob(directory: Path, content: bytes, algorithm: str = "sha256") -> Path:
+    """A blob of a layout."""
+    path = directory / "blobs" / algorithm / hashlib.new(algorithm, content).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
 
 
 def make_images(root: Path, repositories: Mapping[str, Mapping[str, Built]]) -> Path:

@@ -12,6 +12,7 @@ from scr_watchd.commands.places import find_state
 from scr_watchd.daemon import status as statuses
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
@@ -68,8 +69,9 @@ def _root_of(path: Path, root: Path) -> tuple[Path, str]:
     above = root if path.is_relative_to(root) else next(served, None)
     if above is not None and path != above:
         return above, str(path.relative_to(above))
-    if (path / "manifest.json").exists() or ":" in path.name:
-        colon = ":" in path.name or "@" in path.name
+    is_layout = (path / LAYOUT).is_file()
+    if (path / "manifest.json").exists() or ":" in path.name or is_layout:
+        colon = ":" in path.name or "@" in path.name or is_layout
         top = path.parent if colon else path.parent.parent
         return top, str(path.relative_to(top))
     return path, ""
@@ -83,9 +85,10 @@ def _scan(root: Path, settings: Settings, only: str) -> Scan:
     if not only:
         return scan
     shown = f"{root}/{only}"
+    beginnings = [f"{shown}/", f"{shown}:"] if (root / only / LAYOUT).is_file() else [f"{shown}/"]
     return Scan(
         images=tuple(each for each in scan.images if f"{each.path}/".startswith(f"{only}/")),
-        problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(f"{shown}/")),
+        problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(tuple(beginnings))),
         unfinished=scan.unfinished,
         hidden=scan.hidden,
     )

@@ -63,27 +63,27 @@ def _rotten(root: Path, images: tuple[Image, ...], progress: "_Progress") -> lis
     with open_directory(root) as top:
         for image in images:
             try:
-                with open_directory(image.path, within=top) as directory:
-                    file = _first_rotten(image, directory, known, progress)
+                file = _first_rotten(image, top, known, progress)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # it was removed, or is being copied again, while others were read
             if file:
-                found.append((image, f"{root}/{image.path}/{file}"))
+                found.append((image, f"{root}/{file}"))
     progress.end()
     return found
 
 
-def _first_rotten(image: Image, directory: int, known: dict[_File, bool], progress: "_Progress") -> str:
+def _first_rotten(image: Image, top: int, known: dict[_File, bool], progress: "_Progress") -> str:
     for blob in image.blobs:
-        file = blob.digest.hex
-        status = os.stat(file, dir_fd=directory, follow_symlinks=False)
-        what = status.st_dev, status.st_ino, blob.digest
-        if what in known:
-            progress.skip(blob.size)
-        else:
-            known[what] = _is_right(file, blob.digest, directory, progress)
+        place, file = image.directory(blob.digest.algorithm), blob.digest.hex
+        with open_directory(place, within=top) as directory:
+            status = os.stat(file, dir_fd=directory, follow_symlinks=False)
+            what = status.st_dev, status.st_ino, blob.digest
+            if what in known:
+                progress.skip(blob.size)
+            else:
+                known[what] = _is_right(file, blob.digest, directory, progress)
         if not known[what]:
-            return file
+            return f"{place}/{file}"
     return ""
 
 

@@ -11,6 +11,8 @@ from scr_watchd.commands.asking import state_of
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
+from scr_watchd.images.layout import tags_in
+from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.state import State, read_published, running
 from scr_watchd.words import printable
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     broken_since: float | None = None
     alone_since: float | None = None
     while True:
-        wanted = _digest(places)
+        wanted = _digest(places, name, tag)
         published = _published(state).get((name, tag))
         if published is not None and wanted in (None, published):
             print(published)
@@ -76,16 +78,24 @@ def _reference(text: str) -> tuple[RepositoryName, Tag]:
 
 
 def _places(root: Path, name: str, tag: str) -> list[Path]:
-    return [root / f"{name}:{tag}", root / name / tag]
+    """Where the image may lie: the third is an OCI layout of all tags."""
+    return [root / f"{name}:{tag}", root / name / tag, root / name]
 
 
-def _digest(places: list[Path]) -> Digest | None:
+def _digest(places: list[Path], name: RepositoryName, tag: Tag) -> Digest | None:
     """The digest of the manifest that lies in the tree now."""
-    for place in places:
+    directory, deeper, layout = places
+    for place in (directory, deeper):
         try:
             return Digest(f"sha256:{sha256((place / 'manifest.json').read_bytes()).hexdigest()}")
         except OSError:
             continue  # not there, or not for us to read: then any published version will do
+    for place, called in ((directory, Place(name, tag)), (layout, Place(name, None))):
+        try:
+            if digest := tags_in(place, called).get(tag):
+                return digest
+        except (OSError, RefusedError):
+            continue
     return None
 
 
@@ -102,11 +112,11 @@ def _problem(status: Status | None, places: list[Path]) -> ProblemStatus | None:
     return next((each for each in status.problems if each.path in paths), None) if status else None
 
 
-def _give_up(state: State, name: str, tag: str, places: list[Path]) -> int:
+def _give_up(state: State, name: RepositoryName, tag: Tag, places: list[Path]) -> int:
     if running(state) is None:
         print(f"the daemon of {state.path} does not run: scr-watchd run")
         return options.EXIT_NOT_RUNNING
-    if not any(place.exists() for place in places):
+    if not any(place.exists() for place in places[:2]) and _digest(places, name, tag) is None:
         print(f"there is no {name}:{tag}: neither {places[0]} nor {places[1]}")
         return options.EXIT_PROBLEMS
     status = statuses.last(state.status)

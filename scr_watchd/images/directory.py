@@ -1,52 +1,89 @@
-"""Looks at one tag directory: is everything there that its manifest needs?"""
+"""Looks at one image: is everything there that its manifest needs?"""
 
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
+from scr_watchd.images.mistakes import is_archive, unpacked
 from scr_watchd.images.reference import RefusedError
 from scr_watchd.oci.catalog import ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, parse
 from scr_watchd.oci.names import Digest
-from scr_watchd.words import printable, shell
+from scr_watchd.words import copy_again, printable, shell
 
 MANIFEST = "manifest.json"
 
 
-def examine(
-    directory: int,
-    entries: Mapping[str, os.stat_result],
-    *,
-    path: str,
-    reader: Reader,
-    digest: Digest | None = None,
-) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
-    """The manifests, the image's own first, and the blobs of the image in ``directory``.
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """An open directory of content, and its entries with their ``lstat``."""
 
-    ``entries`` are the directory's files with their ``lstat``; ``path`` is for messages. Raises
-    ``RefusedError`` unless every manifest and blob is a regular file of exactly the declared size
-    that ``reader`` may read, and every manifest has its digest (and the first one ``digest``).
+    descriptor: int
+    entries: Mapping[str, os.stat_result]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The files that an image is looked for in: by the algorithm of their digests, the shelves they lie on.
+
+    A manifest that an index names is a file of its hex digits and ``suffix``. ``path`` is the image's
+    directory, as messages show it, and ``skopeo`` what skopeo calls the image.
     """
-    return _Examination(directory, entries, path, reader).image(digest)
+
+    path: str
+    skopeo: str
+    shelves: Mapping[str, Shelf]
+    suffix: str = ""
+    is_layout: bool = False
+
+    def status(self, file: str, algorithm: str = "sha256") -> os.stat_result | None:
+        shelf = self.shelves.get(algorithm)
+        return None if shelf is None else shelf.entries.get(file)
+
+    def copy(self, options: str = "", *, instead_of: str = "") -> str:
+        """The command that copies the image again, ``instead_of`` a file that is at fault."""
+        stale = f"{self.path}/{instead_of}" if self.is_layout and instead_of else ""
+        if self.is_layout and self.skopeo.startswith("dir:"):
+            stale = self.path
+        return copy_again(self.skopeo, options=options, stale=stale)
+
+
+def tag_directory(shelf: Shelf, path: str) -> Content:
+    """What lies in skopeo's ``dir:`` form: everything in one directory."""
+    shelves = dict.fromkeys(("sha256", "sha512"), shelf)
+    return Content(path, f"dir:{path}", shelves, suffix=f".{MANIFEST}")
+
+
+def examine(
+    content: Content, first: str, *, reader: Reader, digest: Digest | None = None, size: int | None = None
+) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
+    """The manifests, the image's own first, and the blobs of the image whose manifest is ``first``.
+
+    Raises ``RefusedError`` unless every manifest and blob is a regular file of exactly the declared size
+    that ``reader`` may read, and every manifest has its digest (and the first one ``digest`` and
+    ``size``).
+    """
+    return _Examination(content, reader).image(first, digest, size)
 
 
 class _Examination:
-    def __init__(
-        self, directory: int, entries: Mapping[str, os.stat_result], path: str, reader: Reader
-    ) -> None:
-        self._directory = directory
-        self._entries = entries
-        self._path = path
+    def __init__(self, content: Content, reader: Reader) -> None:
+        self._content = content
         self._reader = reader
         self._manifests: dict[Digest, ManifestFile] = {}
         self._children: dict[Digest, Descriptor] = {}
         self._queue: list[Descriptor] = []
         self._blobs: dict[Digest, Descriptor] = {}
 
-    def image(self, expected: Digest | None) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
-        self._manifest(MANIFEST, expected)
+    def image(
+        self, first: str, expected: Digest | None, size: int | None
+    ) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
+        if size is not None and expected is not None:
+            self._demand(first, size, f"manifest {expected}")
+        self._manifest(first, expected)
         for child in self._queue:  # grows while indexes are found in indexes, at any depth
             self._child(child)
         blobs = [blob for blob in self._blobs.values() if self._present(blob)]
@@ -57,7 +94,7 @@ class _Examination:
         digest = Digest(f"sha256:{sha256(raw).hexdigest()}")
         if expected is not None and digest != expected:
             raise RefusedError(
-                f"{file} has digest {digest}, not {expected}: it was damaged or changed", self._repeat()
+                f"{file} has digest {digest}, not {expected}: it was damaged or changed", self._repeat(file)
             )
         manifest = self._parse(file, raw)
         self._manifests[digest] = ManifestFile(digest, manifest.media_type, len(raw), file, manifest.referral)
@@ -77,11 +114,11 @@ class _Examination:
     def _child(self, child: Descriptor) -> None:
         if child.digest.algorithm != "sha256":
             raise RefusedError(f"its manifest {child.digest} is not named by a sha256 digest", self._repeat())
-        file = f"{child.digest.hex}.{MANIFEST}"
-        if file not in self._entries:
+        file = child.digest.hex + self._content.suffix
+        if self._content.status(file) is None:
             raise RefusedError(
                 f"the index names {child.digest}, and {file} is not there",
-                f"Copy every platform: {self._copy('--all ')}",
+                f"Copy every platform: {self._content.copy('--all ')}",
             )
         self._demand(file, child.size, f"manifest {child.digest}")
         self._manifest(file, child.digest)
@@ -93,23 +130,28 @@ class _Examination:
         self._blobs[blob.digest] = known if blob.optional else blob
 
     def _present(self, blob: Descriptor) -> bool:
-        if blob.digest.hex in self._entries:
-            self._demand(blob.digest.hex, blob.size, f"blob {blob.digest}")
+        if self._status(blob) is not None:
+            self._demand(blob.digest.hex, blob.size, f"blob {blob.digest}", blob.digest.algorithm)
             return True
         if blob.optional:
             return False
-        missing = [each for each in self._blobs.values() if each.digest.hex not in self._entries]
+        missing = [each for each in self._blobs.values() if self._status(each) is None]
         count = f" ({len(missing)} of {len(self._blobs)} blobs are)" if len(self._blobs) > 1 else ""
         raise RefusedError(f"blob {blob.digest} is missing{count}", self._repeat())
 
-    def _demand(self, file: str, size: int, what: str) -> None:
-        status = self._entries[file]
+    def _status(self, blob: Descriptor) -> os.stat_result | None:
+        return self._content.status(blob.digest.hex, blob.digest.algorithm)
+
+    def _demand(self, file: str, size: int, what: str, algorithm: str = "sha256") -> None:
+        status = self._content.status(file, algorithm)
+        if status is None:
+            raise RefusedError(f"{what} is missing", self._repeat())
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(f"{what} is {_kind(status)}, not a regular file", self._repeat())
+            raise RefusedError(f"{what} is {kind(status)}, not a regular file", self._repeat(file, algorithm))
         if status.st_size != size:
             raise RefusedError(
                 f"{what} has {status.st_size} bytes instead of {size}: it is cut off, or still being copied",
-                self._repeat(),
+                self._repeat(file, algorithm),
             )
         self._permit(file, status)
 
@@ -117,21 +159,22 @@ class _Examination:
         if not self._reader.may_read(status):
             raise RefusedError(
                 f"nginx may not read {file} (mode {stat.S_IMODE(status.st_mode):04o})",
-                f"Permit it: chmod -R go+rX {shell(self._path)}",
+                f"Permit it: chmod -R go+rX {shell(self._content.path)}",
             )
 
     def _read(self, file: str) -> bytes:
-        status = self._entries[file]
+        shelf = self._content.shelves["sha256"]
+        status = shelf.entries[file]
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(f"{file} is {_kind(status)}, not a regular file", self._repeat())
+            raise RefusedError(f"{file} is {kind(status)}, not a regular file", self._repeat(file))
         self._permit(file, status)
         try:
-            raw, _ = read_regular(file, within=self._directory, limit=MANIFEST_BYTES)
+            raw, _ = read_regular(file, within=shelf.descriptor, limit=MANIFEST_BYTES)
         except NotRegularError as error:
-            raise RefusedError(f"{file} cannot be used: {error.strerror}", self._repeat()) from error
+            raise RefusedError(f"{file} cannot be used: {error.strerror}", self._repeat(file)) from error
         except PermissionError as error:
             raise RefusedError(
-                f"scr-watchd may not read {file}", f"Permit it: chmod -R go+rX {shell(self._path)}"
+                f"scr-watchd may not read {file}", f"Permit it: chmod -R go+rX {shell(self._content.path)}"
             ) from error
         return raw
 
@@ -139,19 +182,22 @@ class _Examination:
         try:
             return parse(raw)
         except ManifestError as error:
+            if is_archive(raw):
+                raise unpacked(self._content.path) from error
             remedy = (
-                f"Convert it: {self._copy('--format v2s2 ')}" if "schema 1" in str(error) else self._repeat()
+                f"Convert it: {self._content.copy('--format v2s2 ')}"
+                if "schema 1" in str(error)
+                else self._repeat(file)
             )
             raise RefusedError(f"{file} cannot be used: {printable(str(error))}", remedy) from error
 
-    def _repeat(self) -> str:
-        return f"Wait for the copy to end, or repeat it: {self._copy()}"
-
-    def _copy(self, options: str = "") -> str:
-        return f"skopeo copy {options}docker://SOURCE {shell(f'dir:{self._path}')}"
+    def _repeat(self, file: str = "", algorithm: str = "sha256") -> str:
+        at_fault = f"blobs/{algorithm}/{file}" if file else ""
+        return f"Wait for the copy to end, or repeat it: {self._content.copy(instead_of=at_fault)}"
 
 
-def _kind(status: os.stat_result) -> str:
+def kind(status: os.stat_result) -> str:
+    """What a file that should be a regular one is instead."""
     for test, name in (
         (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISDIR, "a directory"),

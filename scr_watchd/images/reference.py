@@ -1,5 +1,6 @@
 """What a directory's place in the tree says: NAME/TAG, NAME:TAG or NAME@DIGEST."""
 
+import os
 from dataclasses import dataclass
 
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -44,29 +45,71 @@ def place(path: str, *, prefix: str = "", root: str = "") -> Place:
             )
         return Place(_name(prefix, parents), Tag.parse(leaf))
     except ValueError as error:
-        raise RefusedError(f"{printable(path)!r} is not a reference: {error}", _rename(path, root)) from error
+        raise RefusedError(
+            f"{printable(path)!r} is not a reference: {error}", _rename(path, root, parents, leaf)
+        ) from error
+
+
+def layout_place(path: str, *, prefix: str = "", root: str = "") -> Place:
+    """Like ``place``, for an OCI layout: without ``:`` or ``@`` all of ``path`` is a repository."""
+    *parents, leaf = path.split("/")
+    if ":" in leaf or "@" in leaf:
+        return place(path, prefix=prefix, root=root)
+    try:
+        return Place(_name(prefix, parents, leaf), None)
+    except ValueError as error:
+        raise RefusedError(
+            f"{printable(path)!r} is not a repository: {error}", _rename(path, root, [*parents, leaf])
+        ) from error
 
 
 def _name(prefix: str, parents: list[str], leaf: str | None = None) -> RepositoryName:
     return RepositoryName.parse(prefix + "/".join([*parents, leaf] if leaf is not None else parents))
 
 
-def _rename(path: str, root: str) -> str:
-    """The ``mv`` that mends the first part of ``path`` at fault, where one is obvious."""
-    *parents, leaf = path.split("/")
+def _rename(path: str, root: str, parents: list[str], leaf: str = "") -> str:
+    """The command that mends every part of ``path`` at fault, where it is obvious how."""
     done = root
+    commands = []
     for part in parents:
         better = part.lower().partition(":")[0]
-        if better != part and _is_name(better):
-            return f"Rename it: mv {shell(f'{done}/{part}')} {shell(f'{done}/{better}')}"
-        done = f"{done}/{part}"
+        if not is_name(better):
+            return _rename_somehow(path, root)
+        if better != part:
+            commands.append(_move(f"{done}/{part}", f"{done}/{better}"))
+        done = f"{done}/{better}"
     name, colon, tag = leaf.rpartition(":")
-    if colon and name != name.lower() and _is_name(name.lower()):
-        return f"Rename it: mv {shell(f'{done}/{leaf}')} {shell(f'{done}/{name.lower()}:{tag}')}"
+    if colon and name != name.lower():
+        leaf = f"{name.lower()}:{tag}"
+        if os.path.lexists(f"{done}/{leaf}"):
+            return f"There is {printable(leaf)} too; remove one of them: rm -r {shell(f'{root}/{path}')}"
+        commands.append(f"mv {shell(f'{done}/{name}:{tag}')} {shell(f'{done}/{leaf}')}")
+    if not commands or (leaf and not _is_reference(leaf)):
+        return _rename_somehow(path, root)
+    return f"Rename it: {' && '.join(commands)}"
+
+
+def _rename_somehow(path: str, root: str) -> str:
     return f"Rename it to REPOSITORY:TAG, or remove it: rm -r {shell(f'{root}/{path}')}"
 
 
-def _is_name(text: str) -> bool:
+def _move(old: str, new: str) -> str:
+    """The command that makes ``new`` of ``old``, or moves into ``new`` what ``old`` has and it has not."""
+    if not os.path.lexists(new):
+        return f"mv {shell(old)} {shell(new)}"
+    return f"mv -n {shell(old)}/* {shell(new)}/ && rmdir {shell(old)}"
+
+
+def _is_reference(leaf: str) -> bool:
+    try:
+        place(leaf if ":" in leaf or "@" in leaf else f"parent/{leaf}")
+    except RefusedError:
+        return False
+    return True
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a part of a repository's name."""
     try:
         RepositoryName.parse(text)
     except ValueError:

@@ -2,23 +2,28 @@
 
 A scanner remembers what it saw: a directory that has not changed is not read again. ``full`` looks
 at every file, ``light`` only at directories and their manifest.json, which is enough for whatever
-writers usually do and costs a fifth.
+writers usually do and costs a fifth. Of an OCI layout it looks at index.json instead, and at the
+directories of blobs.
 """
 
 import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scr_watchd.files import Reader, open_directory
+from scr_watchd.files import Reader, open_directory, read_regular
+from scr_watchd.images import layout as layouts
+from scr_watchd.images import mistakes
 from scr_watchd.images.bounds import within_bounds
-from scr_watchd.images.directory import MANIFEST, examine
-from scr_watchd.images.reference import Place, RefusedError, place
+from scr_watchd.images.directory import MANIFEST, Shelf, examine, tag_directory
+from scr_watchd.images.layout import Layout
+from scr_watchd.images.reference import Place, RefusedError, layout_place, place
 from scr_watchd.oci.catalog import Image, Problem, Reference
+from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.words import printable, shell
 
 _DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
@@ -30,8 +35,8 @@ class Scan:
     """The tree at one moment, in the order of the paths.
 
     ``unfinished`` are the tags whose directory is there without a complete image. ``hidden`` are the
-    directories (relative to the root, which is empty) that could not be looked into, and below which,
-    therefore, nothing may be taken for deleted.
+    directories (relative to the root, which is empty) that could not be looked into, and layouts whose
+    index.json cannot be read: of them, therefore, nothing may be taken for deleted.
     """
 
     images: tuple[Image, ...]
@@ -49,6 +54,26 @@ class _Known:
     settled: bool
     nested: bool
     image: Image
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return (self.image,)
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownLayout:
+    """What was found in an OCI layout. One with an image that is not complete is never settled."""
+
+    identity: int
+    settled: bool
+    nested: bool
+    real: str
+    images: tuple[Image, ...]
+    problems: tuple[Problem, ...]
+    directories: int
+
+
+_Memory = dict[str, _Known | _KnownLayout]
 
 
 class Scanner:
@@ -73,7 +98,7 @@ class Scanner:
         self._parents = parents
         self._prefix = prefix
         self._progress = progress
-        self._memory: dict[str, _Known] = {}
+        self._memory: _Memory = {}
         self.directories = 0
         """How many directories the last scan looked into, with the root."""
         self._judged_for = reader
@@ -118,7 +143,7 @@ class _Walk:
         reader: Reader,
         prefix: str,
         progress: Callable[[], None],
-        before: dict[str, _Known],
+        before: _Memory,
         light: bool,
     ) -> None:
         self._root = os.path.realpath(root)
@@ -129,7 +154,7 @@ class _Walk:
         self._before = before
         self._light = light
         self._settled_ns = time.time_ns() - _RACY_SECONDS * 10**9
-        self.seen: dict[str, _Known] = {}
+        self.seen: _Memory = {}
         self.directories = 1
         self._descriptor = -1
         self._problems: list[Problem] = []
@@ -139,24 +164,24 @@ class _Walk:
     def result(self) -> Scan:
         images: dict[tuple[str, str], Image] = {}
         for path in sorted(self.seen):
-            image = self.seen[path].image
-            key = (image.repository, image.tag or image.digest)
-            first = images.setdefault(key, image)
-            if first.digest != image.digest:
-                other = printable(first.path)
-                self._problem(
-                    path,
-                    f"{image.repository}:{image.tag} is there twice, as another image in {other}",
-                    f"Remove one of them: rm -r {shell(self._full(path))}",
-                )
+            for image in self.seen[path].images:
+                key = (image.repository, image.tag or image.digest)
+                first = images.setdefault(key, image)
+                if first.digest != image.digest:
+                    other = printable(first.place)
+                    self._problem(
+                        path,
+                        f"{image.repository}:{image.tag} is there twice, as another image in {other}",
+                        f"Remove one of them: rm -r {shell(self._full(path))}",
+                    )
         kept, complaints = within_bounds(images.values())
         for image, reason, remedy in complaints:
-            self._problem(image.path, reason, remedy)
+            self._problem(image.place, reason, remedy)
         return Scan(
             images=tuple(kept),
             problems=tuple(sorted(self._problems, key=lambda problem: problem.path)),
             unfinished=frozenset(self._unfinished),
-            hidden=tuple(sorted(self._hidden)),
+            hidden=tuple(sorted(set(self._hidden))),
         )
 
     def root(self, descriptor: int, *, parents: bool) -> None:
@@ -172,15 +197,16 @@ class _Walk:
                 )
                 return
         statuses = _entries(descriptor)
-        if MANIFEST in statuses:
-            self._problem(
-                "",
-                "an image lies in the root itself, without repository and tag",
-                f"Move its files into {shell(f'{self._shown}/NAME:TAG')}",
-            )
+        with self._answering_for(""):
+            if layouts.is_layout(descriptor, statuses):
+                statuses.pop(layouts.BLOBS, None)
+                raise mistakes.layout_in_the_root(self._shown)
+            if MANIFEST in statuses:
+                raise mistakes.in_the_root(self._shown)
         self._below(descriptor, "", statuses, depth=1)
 
     def _below(self, parent: int, path: str, statuses: dict[str, os.stat_result], *, depth: int) -> None:
+        is_image = MANIFEST in statuses
         for name, status in statuses.items():
             below = f"{path}/{name}" if path else name
             if stat.S_ISDIR(status.st_mode):
@@ -189,22 +215,14 @@ class _Walk:
             elif stat.S_ISLNK(status.st_mode):
                 with self._answering_for(below):
                     self._link(below)
+            elif not is_image and (wrong := mistakes.archive(self._full(below), statuses)):
+                self._problem(below, wrong.reason, wrong.remedy)
 
     # -- directories -----------------------------------------------------------------------------
 
     def _directory(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
         self._progress()
-        known = self._before.get(path)
-        identity = _identity(status, _manifest_status(parent, name))
-        if (
-            self._light
-            and known is not None
-            and known.identity == identity
-            and known.settled
-            and not known.nested
-        ):
-            self.seen[path] = known
-            self.directories += 1
+        if self._light and self._is_as_before(parent, name, path, status):
             return
         if depth > _DEEPEST:
             raise RefusedError("it lies too deep for a repository name", self._remove(path))
@@ -213,9 +231,26 @@ class _Walk:
             statuses = _entries(descriptor)
             self.directories += 1
             with self._answering_for(path):
-                self._one(descriptor, path, statuses, identity=identity, status=status)
-            if "oci-layout" not in statuses:
-                self._below(descriptor, path, statuses, depth=depth + 1)
+                self._one(descriptor, path, statuses, status=status)
+            if layouts.is_layout(descriptor, statuses):
+                statuses.pop(layouts.BLOBS, None)
+            self._below(descriptor, path, statuses, depth=depth + 1)
+
+    def _is_as_before(self, parent: int, name: str, path: str, status: os.stat_result) -> bool:
+        """Whether nothing has happened to an image directory, nor to a layout, since it was looked into."""
+        known = self._before.get(path)
+        if known is None or not known.settled or known.nested:
+            return False
+        if isinstance(known, _KnownLayout):
+            if known.identity != _identity(status, *layouts.statuses(parent, name)):
+                return False
+            self._problems += known.problems
+            self.directories += known.directories
+        elif known.identity != _identity(status, _manifest_status(parent, name)):
+            return False
+        self.directories += 1
+        self.seen[path] = known
+        return True
 
     def _one(
         self,
@@ -223,17 +258,21 @@ class _Walk:
         path: str,
         statuses: dict[str, os.stat_result],
         *,
-        identity: int,
         status: os.stat_result,
         real: str | None = None,
     ) -> None:
         """The image, if any, in the directory itself; ``real`` is where a symbolic link led."""
-        nested = any(stat.S_ISDIR(each.st_mode) or stat.S_ISLNK(each.st_mode) for each in statuses.values())
+        if layouts.is_layout(descriptor, statuses):
+            self._layout(descriptor, path, statuses, status=status, real=real or path)
+            return
+        nested = _has_directories(statuses)
         if MANIFEST not in statuses:
             self._without_manifest(path, statuses, nested=nested)
             return
+        identity = _identity(status, statuses[MANIFEST])
         entries = _fingerprint(statuses)
         known = self._before.get(path)
+        known = known if isinstance(known, _Known) else None
         manifests = [each for name, each in statuses.items() if name.endswith(MANIFEST)]
         newest = max(each.st_ctime_ns for each in (status, *manifests))
         if (
@@ -253,32 +292,81 @@ class _Walk:
     def _examine(
         self, descriptor: int, path: str, real: str, statuses: dict[str, os.stat_result], entries: int
     ) -> Image:
-        where = place(path, prefix=self._prefix, root=self._shown)
         try:
-            manifests, blobs = examine(
-                descriptor, statuses, path=self._full(path), reader=self._reader, digest=where.digest
-            )
+            where = place(path, prefix=self._prefix, root=self._shown)
+        except RefusedError:
+            if _is_archive(descriptor):
+                raise mistakes.unpacked(self._full(path)) from None
+            raise
+        content = tag_directory(Shelf(descriptor, statuses), self._full(path))
+        try:
+            manifests, blobs = examine(content, MANIFEST, reader=self._reader, digest=where.digest)
         except (RefusedError, OSError):
             self._is_unfinished(where)
             raise
         return Image(real, where.repository, where.tag, manifests, blobs, entries)
 
     def _without_manifest(self, path: str, statuses: dict[str, os.stat_result], *, nested: bool) -> None:
-        if "oci-layout" in statuses:
-            raise RefusedError(
-                "it is an OCI layout, and images are served from skopeo's dir: form",
-                f"Convert it: skopeo copy --all {shell(f'oci:{self._full(path)}:TAG')} "
-                f"{shell(f'dir:{self._full(path)}:TAG')} && rm -r {shell(self._full(path))}",
-            )
-        if nested:
+        if nested or mistakes.LAYER in statuses:
             return
         self._is_unfinished_path(path)
-        if statuses:
+        if statuses and not any(mistakes.is_called_archive(name) for name in statuses):
             raise RefusedError(
                 "it has no manifest.json: a copy is under way, or was broken off",
                 "Wait for the copy to end, or repeat it: skopeo copy docker://SOURCE "
                 f"{shell(f'dir:{self._full(path)}')}, or remove it: rm -r {shell(self._full(path))}",
             )
+
+    # -- OCI layouts -----------------------------------------------------------------------------
+
+    def _layout(
+        self,
+        descriptor: int,
+        path: str,
+        statuses: dict[str, os.stat_result],
+        *,
+        status: os.stat_result,
+        real: str,
+    ) -> None:
+        """The images of a layout. While it cannot be known which those are, what was published stays."""
+        within = layouts.statuses(descriptor, ".")
+        identity = _identity(status, *within)
+        where = layout_place(path, prefix=self._prefix, root=self._shown)
+        layout = Layout(descriptor, statuses, where=where, path=self._full(path), real=real)
+        known = self._before.get(path)
+        now = known if isinstance(known, _KnownLayout) and known.real == real else None
+        try:
+            with layout.shelves(self._reader) as shelves:
+                if now is None or now.identity != identity or not _is_whole(now, shelves):
+                    found = layout.look(shelves, reader=self._reader, progress=self._progress)
+                    changed = [each.st_ctime_ns for each in (status, *within)]
+                    changed += [layouts.changed_ns(each, shelves) for each in found.images]
+                    now = _KnownLayout(
+                        identity,
+                        max(changed) < self._settled_ns and not found.unfinished,
+                        _has_directories(statuses, beside=layouts.BLOBS),
+                        real,
+                        _kept(found.images, now),
+                        found.problems(),
+                        len(shelves) + 1,
+                    )
+                    for tag in found.unfinished:
+                        self._is_unfinished(Place(where.repository, tag))
+        except layouts.PrivateError:
+            raise
+        except (RefusedError, OSError):
+            self._is_unknown(path, where)
+            raise
+        self._problems += now.problems
+        self.directories += now.directories
+        self.seen[path] = now
+
+    def _is_unknown(self, path: str, where: Place) -> None:
+        """Hold on to every tag that the layout at ``path`` may have."""
+        if where.tag is not None:
+            self._is_unfinished(where)
+        elif where.digest is None:
+            self._hidden.append(path)
 
     # -- symbolic links --------------------------------------------------------------------------
 
@@ -309,7 +397,13 @@ class _Walk:
         with open_directory(real, within=self._descriptor) as descriptor:
             status = os.fstat(descriptor)
             statuses = _entries(descriptor)
-            if MANIFEST not in statuses:
+            if layouts.is_layout(descriptor, statuses) and not _is_tag(path):
+                raise RefusedError(
+                    "it is a symbolic link to an OCI layout, which is a repository; only a tag may be one",
+                    f"Give the image another tag in its layout instead: rm {shell(self._full(path))}; skopeo "
+                    f"copy --all {shell(f'oci:{target}:TAG')} {shell(f'oci:{target}:NEW')}",
+                )
+            if MANIFEST not in statuses and not layouts.is_layout(descriptor, statuses):
                 self._is_unfinished_path(path)
                 if any(stat.S_ISDIR(each.st_mode) for each in statuses.values()):
                     raise RefusedError(
@@ -317,8 +411,7 @@ class _Walk:
                         "Link each tag by itself: ln -s ../OLD/TAG NEW/TAG",
                     )
                 return  # the target is being copied, and has a Problem of its own
-            identity = _identity(status, statuses[MANIFEST])
-            self._one(descriptor, path, statuses, identity=identity, status=status, real=real)
+            self._one(descriptor, path, statuses, status=status, real=real)
 
     # -- what goes wrong -------------------------------------------------------------------------
 
@@ -374,7 +467,9 @@ class _Walk:
 def _is_ignored(name: str) -> bool:
     """Names of no concern: hidden ones, and what writers use until they are done."""
     return (
-        name.startswith((".", "dir-put-blob")) or name == "lost+found" or name.endswith(".hardlink-temporary")
+        name.startswith((".", "dir-put-blob", "oci-put-blob"))
+        or name == "lost+found"
+        or name.endswith(".hardlink-temporary")
     )
 
 
@@ -391,6 +486,39 @@ def _entries(descriptor: int) -> dict[str, os.stat_result]:
     return statuses
 
 
+def _has_directories(statuses: dict[str, os.stat_result], *, beside: str = "") -> bool:
+    return any(
+        stat.S_ISDIR(each.st_mode) or stat.S_ISLNK(each.st_mode)
+        for name, each in statuses.items()
+        if name != beside
+    )
+
+
+def _is_tag(path: str) -> bool:
+    """Whether the directory itself is called NAME:TAG or NAME@DIGEST."""
+    leaf = path.rpartition("/")[2]
+    return ":" in leaf or "@" in leaf
+
+
+def _is_archive(descriptor: int) -> bool:
+    try:
+        return mistakes.is_archive(read_regular(MANIFEST, within=descriptor, limit=MANIFEST_BYTES)[0])
+    except OSError:
+        return False
+
+
+def _is_whole(known: _KnownLayout, shelves: Mapping[str, Shelf]) -> bool:
+    """Whether a layout that was complete still has the very files of its images."""
+    return known.settled and all(each.files == layouts.fingerprint(each, shelves) for each in known.images)
+
+
+def _kept(images: Iterable[Image], before: _KnownLayout | None) -> tuple[Image, ...]:
+    """``images``, but where one is as it was ``before``, the very same object: then it is not new."""
+    known = {(each.tag, each.digest): each for each in before.images} if before else {}
+    old = ((known.get((each.tag, each.digest)), each) for each in images)
+    return tuple(each if same != each or same is None else same for same, each in old)
+
+
 def _manifest_status(parent: int, name: str) -> os.stat_result | None:
     try:
         return os.stat(f"{name}/{MANIFEST}", dir_fd=parent, follow_symlinks=False)
@@ -398,12 +526,12 @@ def _manifest_status(parent: int, name: str) -> os.stat_result | None:
         return None  # it has none, or is not readable: the listing will tell
 
 
-def _identity(directory: os.stat_result, manifest: os.stat_result | None) -> int:
+def _identity(*statuses: os.stat_result | None) -> int:
     """Only all six together see every change; times alone miss what restores them."""
     return hash(
         tuple(
             (each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns)
-            for each in (directory, manifest)
+            for each in statuses
             if each is not None
         )
     )

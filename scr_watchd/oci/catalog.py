@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """A manifest as a file of an image's directory; ``file`` is its name there."""
+    """A manifest as a file of an image; ``file`` is its name in its directory."""
 
     digest: Digest
     media_type: MediaType
@@ -37,10 +37,11 @@ class ManifestFile:
 class Image:
     """A complete image in the tree: every manifest and blob is there with its declared size.
 
-    ``path`` is its directory relative to the root, free of symbolic links. ``tag`` is ``None``
+    ``path`` is its directory relative to the root, free of symbolic links: one in skopeo's ``dir:``
+    form, which has the files in itself, or an OCI layout, which may have many images. ``tag`` is ``None``
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
-    the others are the children of an index. ``files`` changes whenever a file of the directory does,
-    even if it says the same.
+    the others are the children of an index. ``files`` changes whenever one of its files does, even if
+    it says the same.
     """
 
     path: str
@@ -53,6 +54,24 @@ class Image:
     @property
     def digest(self) -> Digest:
         return self.manifests[0].digest
+
+    @property
+    def is_in_layout(self) -> bool:
+        """Only a layout has even the first manifest under its digest: said by what is there anyway,
+        since there may be 100,000 images."""
+        return self.manifests[0].file != "manifest.json"
+
+    def directory(self, algorithm: str) -> str:
+        """Where content with digests of ``algorithm`` lies, blobs by their hex digits."""
+        return f"{self.path}/blobs/{algorithm}" if self.is_in_layout else self.path
+
+    @property
+    def place(self) -> str:
+        """What messages call its place, relative to the root. For one image of several in a layout it is
+        skopeo's ``LAYOUT:TAG``."""
+        if self.is_in_layout and self.tag is not None and ":" not in self.path.rpartition("/")[2]:
+            return f"{self.path}:{self.tag}"
+        return self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, p
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 from scr_watchd.publish.place import StorePlace
-from scr_watchd.words import printable, shell
+from scr_watchd.words import copy_again, printable
 
 # link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -254,18 +254,18 @@ class Store:
             look.kept[_key(image)] = image
 
     def _take(self, root: int, image: Image, *, changed: bool) -> None:
+        waits = False
         try:
-            with open_directory(image.path, within=root) as source:
-                waits = False
+            with _sources(root, image) as source:
                 for blob in image.blobs:
                     try:
-                        self._take_blob(source, image, blob, changed=changed)
+                        self._take_blob(source(blob.digest), image, blob, changed=changed)
                     except _WaitingError:
                         waits = True  # the others may be hashed meanwhile
                 if waits:
                     raise _WaitingError
                 for manifest in image.manifests:
-                    self._take_manifest(source, manifest)
+                    self._take_manifest(source(manifest.digest), manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError) as error:
             raise _changed(str(error.strerror)) from error
 
@@ -302,7 +302,7 @@ class Store:
         directory, place = self._directory(image.repository, blob.digest.algorithm)
         if stat.S_ISLNK(existing.st_mode):
             self._symbolic.add(image.repository)
-            leads_here = os.readlink(file, dir_fd=directory) == self._target(image, file)
+            leads_here = os.readlink(file, dir_fd=directory) == self._target(image, blob.digest)
             if leads_here and self.place.hard_links:  # of a time when none could be made
                 self._link(source, directory, image, blob, before, replace=True)
                 self._dirty[place] = Path(place)
@@ -342,14 +342,14 @@ class Store:
                 _unlink(new, directory)
                 raise _changed(f"blob {blob.digest} was replaced")
         else:
-            os.symlink(self._target(image, file), new, dir_fd=directory)
+            os.symlink(self._target(image, blob.digest), new, dir_fd=directory)
             self._symbolic.add(image.repository)
         if replace:
             os.rename(new, file, src_dir_fd=directory, dst_dir_fd=directory)
 
-    def _target(self, image: Image, file: str) -> str:
+    def _target(self, image: Image, digest: Digest) -> str:
         """What a symbolic link to a blob says."""
-        return f"{self.place.root_seen_as}/{image.path}/{file}"
+        return f"{self.place.root_seen_as}/{image.directory(digest.algorithm)}/{digest.hex}"
 
     def _drop_rotten(self, blob: Descriptor, status: os.stat_result) -> None:
         """Drop every link to a rotten file: a repository may have it that the file was renamed from."""
@@ -449,17 +449,26 @@ class Store:
             return True
         if known is False:
             self._drop_rotten(blob, status)
-            file = printable(f"{self._root}/{image.path}/{blob.digest.hex}")
+            directory = image.directory(blob.digest.algorithm)
+            file = f"{self._root}/{directory}/{blob.digest.hex}"
             raise _UnusableError(
-                f"the bytes of {file} are not those that its name says",
-                f"Copy it again: skopeo copy docker://SOURCE {shell(f'dir:{self._root}/{image.path}')}",
+                f"the bytes of {printable(file)} are not those that its name says",
+                self._copy_again(image, file),
             )
-        self._hasher.submit(
-            Job(image.path, blob.digest.hex, what, blob.digest), owner=_key(image), urgent=wait
-        )
+        job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest)
+        self._hasher.submit(job, owner=_key(image), urgent=wait)
         if wait:
             raise _WaitingError
         return False
+
+    def _copy_again(self, image: Image, file: str) -> str:
+        path = f"{self._root}/{image.path}"
+        if not image.is_in_layout:
+            return f"Copy it again: {copy_again(f'dir:{path}')}"
+        if image.place == image.path and image.tag is not None:
+            return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
+        skopeo = f"oci:{path}:{image.tag or 'TAG'}"
+        return f"Copy it again: {copy_again(skopeo, stale=file)}"
 
     def _is_small(self, image: Image) -> bool:
         size = sum(blob.size for blob in image.blobs)
@@ -514,12 +523,27 @@ class Store:
                 self._marks[place] = _mark(Path(place))
 
 
+@contextmanager
+def _sources(root: int, image: Image) -> Iterator[Callable[[Digest], int]]:
+    """Opens the directories that content of ``image`` lies in, by its digest."""
+    opened: dict[str, int] = {}
+    with ExitStack() as stack:
+
+        def source(digest: Digest) -> int:
+            path = image.directory(digest.algorithm)
+            if path not in opened:
+                opened[path] = stack.enter_context(open_directory(path, within=root))
+            return opened[path]
+
+        yield source
+
+
 def _key(image: Image) -> _Key:
     return image.repository, image.tag or image.digest
 
 
 def _problem(root: Path, image: Image, error: _UnusableError) -> Problem:
-    return Problem(printable(f"{root}/{image.path}"), error.reason, error.remedy)
+    return Problem(printable(f"{root}/{image.place}"), error.reason, error.remedy)
 
 
 def _changed(what: str) -> _UnusableError:

@@ -152,13 +152,6 @@ def test_the_directories_of_skopeo_sync_are_told_how_to_be_renamed(tmp_path: Pat
     assert names(scan(root)) == ["localhost/lib/alpine:3.9"]
 
 
-def test_upper_case_repositories_are_told_how_to_be_renamed(tmp_path: Path) -> None:
-    root = make_images(tmp_path / "images", {"Alpine": {"RC1": image()}, "alpine": {"RC1": image()}})
-    found = scan(root)
-    assert names(found) == ["alpine:RC1"]
-    assert found.problems[0].remedy == f"Rename it: mv {root}/Alpine {root}/alpine"
-
-
 def test_tags_that_differ_in_case_are_two_tags(tmp_path: Path) -> None:
     root = make_images(tmp_path / "images", {"a": {"RC1": image("1"), "rc1": image("2")}})
     assert names(scan(root)) == ["a:RC1", "a:rc1"]
@@ -177,20 +170,6 @@ def test_two_images_for_one_tag_are_a_problem_and_the_first_is_served(tmp_path: 
     found = scan(root)
     assert [each.digest for each in found.images] == [first.digest]
     assert reasons(found, root) == {"a:1": "a:1 is there twice, as another image in a/1"}
-
-
-def test_an_oci_layout_is_told_how_to_be_converted(tmp_path: Path) -> None:
-    root = make_images(tmp_path / "images", {"a": {"1": image()}})
-    layout = root / "layout"
-    (layout / "blobs" / "sha256").mkdir(parents=True)
-    (layout / "blobs" / "sha256" / ("0" * 64)).write_bytes(b"{}")
-    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (layout / "index.json").write_text("{}")
-    found = scan(root)
-    assert names(found) == ["a:1"]
-    assert "OCI layout" in reasons(found, root)["layout"]
-    assert len(found.problems) == 1
-    assert f"skopeo copy --all oci:{layout}:TAG dir:{layout}:TAG" in found.problems[0].remedy
 
 
 def test_a_repository_deeper_than_a_name_can_be_is_a_problem(tmp_path: Path) -> None:

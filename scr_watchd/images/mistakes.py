@@ -1,0 +1,89 @@
+"""What people drop that is not an image in place, and the command that would have been right."""
+
+import os
+from collections.abc import Container
+
+from scr_watchd.images.reference import RefusedError, is_name
+from scr_watchd.words import shell
+
+LAYER = "layer.tar"
+"""A file of each directory in an unpacked archive of ``docker save``."""
+
+_UNPACK = {
+    ".tar": "",
+    ".tar.gz": "gunzip",
+    ".tgz": "gunzip",
+    ".tar.bz2": "bunzip2",
+    ".tar.xz": "unxz",
+    ".tar.zst": "unzstd --rm -q",
+}
+
+
+def is_archive(raw: bytes) -> bool:
+    """Whether a manifest.json is that of ``docker save``: a list, and no manifest."""
+    return raw.lstrip().startswith(b"[") and b'"RepoTags"' in raw
+
+
+def is_called_archive(file: str) -> bool:
+    return file.endswith(tuple(_UNPACK)) and file != LAYER
+
+
+def unpacked(path: str) -> RefusedError:
+    """What ``docker save`` wrote, unpacked in ``path``."""
+    parent, _, leaf = path.rpartition("/")
+    new = f"{parent}/.new"
+    target = path if ":" in leaf else f"{path}:latest"
+    return RefusedError(
+        "it is an archive of docker save, unpacked",
+        f"Convert it: tar -cC {shell(path)} -f {shell(f'{new}.tar')} . && "
+        f"skopeo copy {shell(f'docker-archive:{new}.tar')} {shell(f'dir:{new}')} && "
+        f"rm -r {shell(path)} {shell(f'{new}.tar')} && mv {shell(new)} {shell(target)}",
+    )
+
+
+def archive(path: str, beside: Container[str]) -> RefusedError | None:
+    """What is wrong with a file, if it is an archive by its name; ``beside`` are the names beside it.
+
+    Which kind of archive only its bytes would tell: the command tries both.
+    """
+    parent, _, file = path.rpartition("/")
+    if not is_called_archive(file):
+        return None
+    ending = next(each for each in _UNPACK if file.endswith(each))
+    stem = file.removesuffix(ending)
+    plain = f"{parent}/{stem}.tar"
+    name = stem.lower() if is_name(stem.lower()) else "image"
+    tag = next(each for each in ("latest", "new", "newer", "TAG") if f"{name}:{each}" not in beside)
+    target = shell(f"dir:{parent}/{name}:{tag}")
+    unpack = f"{_UNPACK[ending]} {shell(path)} && " if _UNPACK[ending] else ""
+    return RefusedError(
+        "it is an archive, and images are directories",
+        f"Copy the image out of it: {unpack}"
+        f"skopeo copy --all {shell(f'oci-archive:{plain}')} {target} || "
+        f"skopeo copy {shell(f'docker-archive:{plain}')} {target} && rm {shell(plain)}",
+    )
+
+
+def in_the_root(root: str) -> RefusedError:
+    """An image whose files lie in the images directory itself."""
+    target = _free(root, "image:latest")
+    return RefusedError(
+        "an image lies in the root itself, without repository and tag",
+        f"Give it a name, such as {os.path.basename(target)}: mkdir {shell(target)} && "
+        f"find {shell(root)} -maxdepth 1 -type f ! -name '.*' -exec mv -t {shell(target)} {{}} +",
+    )
+
+
+def layout_in_the_root(root: str) -> RefusedError:
+    """An OCI layout that is the images directory itself."""
+    target = _free(root, "image")
+    files = " ".join(shell(f"{root}/{name}") for name in ("oci-layout", "index.json", "blobs"))
+    return RefusedError(
+        "an OCI layout lies in the root itself, without repository",
+        f"Give it a name, such as {os.path.basename(target)}: "
+        f"mkdir {shell(target)} && mv {files} {shell(target)}",
+    )
+
+
+def _free(root: str, name: str) -> str:
+    return f"{root}/{name}" if not os.path.lexists(f"{root}/{name}") else f"{root}/new-{name}"

@@ -186,8 +186,10 @@ class Layout:
             except RefusedError as refused:
                 found.refused.append((self._place(tag), refused))
                 found.unfinished.append(tag)
-        if self._is_repository and entries and not any(entry.name for entry in entries):
-            found.refused.append((self._path, self._nameless(entries)))
+        if self._is_repository and not any(entry.name for entry in entries):
+            referrers = {each.digest for each in found.images if each.manifests[0].referral}
+            if nameless := [each for each in entries if each.digest not in referrers]:
+                found.refused.append((self._path, self._nameless(nameless)))
         return found
 
     def tags(self) -> dict[Tag, Digest]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from tests.trees import Built, image, index, make_images, write_image
+from tests.trees import Built, image, index, make_images, write_image, write_layout
 
 ONE_LINE = re.compile(r"[ -~]+")
 modest = settings(max_examples=100, deadline=None, database=None)
@@ -25,20 +25,40 @@ class Link(bytes):
     """The text of a symbolic link."""
 
 
-Node = Built | Link | bytes | Mapping[bytes, Any]
+class LayoutOf(tuple[tuple[str | None, Built], ...]):
+    """An OCI layout: what its images are called, and they."""
+
+
+Node = Built | LayoutOf | Link | bytes | Mapping[bytes, Any]
 
 names = st.one_of(
     st.sampled_from(
-        [b"a", b"b", b"1", b"a:1", b"B", b"manifest.json", b"oci-layout", b"x@sha256:0", b".new"]
+        [
+            b"a",
+            b"b",
+            b"1",
+            b"a:1",
+            b"B",
+            b"manifest.json",
+            b"x@sha256:0",
+            b".new",
+            b"x.tar",
+            b"oci-layout",
+            b"index.json",
+            b"blobs",
+            b"sha256",
+        ]
     ),
     st.binary(min_size=1, max_size=20).map(lambda raw: raw.replace(b"\0", b"0").replace(b"/", b":")),
 ).filter(lambda name: name not in {b".", b".."})
 images = st.sampled_from([image("1"), image("2"), index(image("1"), image("2"))])
+called = st.none() | st.sampled_from(["1", "2", "localhost:5000/app:3", "a/b"]) | st.text(max_size=5)
+layouts = st.lists(st.tuples(called, images), max_size=3).map(LayoutOf)
 links = st.one_of(st.sampled_from([b".", b"..", b"../a", b"a/1", b"/", b"/etc/passwd", b"a:1"]), names).map(
     Link
 )
 trees: st.SearchStrategy[Node] = st.recursive(
-    st.one_of(images, links, st.binary(max_size=20)),
+    st.one_of(images, layouts, links, st.binary(max_size=20)),
     lambda below: st.dictionaries(names, below, max_size=4),
     max_leaves=12,
 )
@@ -53,6 +73,8 @@ def plant(path: bytes, node: Node) -> None:
     match node:
         case Built():
             write_image(Path(os.fsdecode(path)), node)
+        case LayoutOf():
+            write_layout(Path(os.fsdecode(path)), *node)
         case Link():
             os.symlink(node, path)
         case bytes():
@@ -73,11 +95,13 @@ def check(root: Path) -> Scan:
         directory = root / each.path
         assert directory.resolve() == Path(os.path.realpath(root), each.path)
         for manifest in each.manifests:
-            content = (directory / manifest.file).read_bytes()
+            content = (root / each.directory("sha256") / manifest.file).read_bytes()
             assert manifest.digest == f"sha256:{sha256(content).hexdigest()}"
             assert manifest.size == len(content)
         for blob in each.blobs:
-            assert (directory / Digest.parse(blob.digest).hex).lstat().st_size == blob.size
+            assert (
+                root / each.directory("sha256") / Digest.parse(blob.digest).hex
+            ).lstat().st_size == blob.size
     for problem in found.problems:
         for text in (problem.path, problem.reason, problem.remedy):
             assert ONE_LINE.fullmatch(text)
@@ -121,10 +145,32 @@ def test_any_bytes_as_a_manifest_are_a_problem_beside_an_image(raw: bytes) -> No
 
 @modest
 @given(st.data())
+def test_an_index_of_a_layout_with_any_value_exchanged_is_no_harm(data: st.DataObject) -> None:
+    with TemporaryDirectory() as top:
+        layout = write_layout(Path(top) / "app", ("1", image("1")), ("2", image("2")))
+        document = json.loads((layout / "index.json").read_bytes())
+        exchange(document, data)
+        (layout / "index.json").write_text(json.dumps(document))
+        write_image(Path(top) / "good:1", image("1"))
+        found = check(Path(top))
+        assert "good" in {each.repository for each in found.images}
+
+
+@modest
+@given(st.data())
 def test_a_manifest_with_any_value_exchanged_is_whole_or_a_problem(data: st.DataObject) -> None:
     built = data.draw(images)
     document = json.loads(built.raw)
-    target: Any = document
+    exchange(document, data)
+    with TemporaryDirectory() as top:
+        changed = Built(json.dumps(document).encode(), built.media_type, built.files)
+        found = check(make_images(Path(top), {"a": {"1": changed}}))
+        assert len(found.images) + len(found.problems) == 1
+
+
+def exchange(document: Any, data: st.DataObject) -> None:
+    """Put any value in the place of one of ``document``'s."""
+    target = document
     while isinstance(target, dict | list) and target:
         keys = list(target) if isinstance(target, dict) else range(len(target))
         key = data.draw(st.sampled_from(keys))
@@ -132,7 +178,3 @@ def test_a_manifest_with_any_value_exchanged_is_whole_or_a_problem(data: st.Data
             target[key] = data.draw(json_values | st.sampled_from([image().digest, -1, 0, 2, 10**30]))
             break
         target = target[key]
-    with TemporaryDirectory() as top:
-        changed = Built(json.dumps(document).encode(), built.media_type, built.files)
-        found = check(make_images(Path(top), {"a": {"1": changed}}))
-        assert len(found.images) + len(found.problems) == 1

@@ -221,6 +221,13 @@ def test_what_a_tag_named_before_has_no_name_and_needs_none(tmp_path: Path) -> N
     assert found.problems == ()
 
 
+def test_a_signature_needs_no_name(tmp_path: Path) -> None:
+    subject = descriptor(ONE.raw, ONE.media_type)
+    write_layout(tmp_path / "app", (None, image("signature", subject=subject)))
+    found = scan(tmp_path)
+    assert (names(found), found.problems) == (["app@"], ())
+
+
 def test_two_images_of_one_name_are_a_problem_and_the_first_is_served(tmp_path: Path) -> None:
     layout = write_layout(tmp_path / "app", ("1", ONE), ("1", TWO), ("1", ONE))
     found = scan(tmp_path)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Container
 
-from scr_watchd.images.reference import RefusedError, is_name
+from scr_watchd.images.reference import RefusedError, is_name, is_tag
 from scr_watchd.words import shell
 
 LAYER = "layer.tar"
@@ -51,14 +51,18 @@ def archive(path: str, beside: Container[str]) -> RefusedError | None:
         return None
     ending = next(each for each in _UNPACK if file.endswith(each))
     stem = file.removesuffix(ending)
+    name, _, tag = stem.partition(":")
+    name = name.lower() if is_name(name.lower()) else "image"
+    tags = (tag, "latest", "new", "newer", "TAG") if is_tag(tag) else ("latest", "new", "newer", "TAG")
+    target = shell(f"dir:{parent}/{name}:{next(each for each in tags if f'{name}:{each}' not in beside)}")
     plain = f"{parent}/{stem}.tar"
-    name = stem.lower() if is_name(stem.lower()) else "image"
-    tag = next(each for each in ("latest", "new", "newer", "TAG") if f"{name}:{each}" not in beside)
-    target = shell(f"dir:{parent}/{name}:{tag}")
-    unpack = f"{_UNPACK[ending]} {shell(path)} && " if _UNPACK[ending] else ""
+    prepare = f"{_UNPACK[ending]} {shell(path)} && " if _UNPACK[ending] else ""
+    if ":" in stem:  # which skopeo would take for the beginning of a reference
+        colon, plain = plain, f"{parent}/{stem.replace(':', '-')}.tar"
+        prepare += f"mv {shell(colon)} {shell(plain)} && "
     return RefusedError(
         "it is an archive, and images are directories",
-        f"Copy the image out of it: {unpack}"
+        f"Copy the image out of it: {prepare}"
         f"skopeo copy --all {shell(f'oci-archive:{plain}')} {target} || "
         f"skopeo copy {shell(f'docker-archive:{plain}')} {target} && rm {shell(plain)}",
     )

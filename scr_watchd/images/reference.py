@@ -115,3 +115,11 @@ def is_name(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_tag(text: str) -> bool:
+    try:
+        Tag.parse(text)
+    except ValueError:
+        return False
+    return True

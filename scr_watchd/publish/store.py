@@ -465,7 +465,7 @@ class Store:
         path = f"{self._root}/{image.path}"
         if not image.is_in_layout:
             return f"Copy it again: {copy_again(f'dir:{path}')}"
-        if image.place == image.path and image.tag is not None:
+        if ":" in image.path.rpartition("/")[2]:  # skopeo cannot write such a layout
             return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
         skopeo = f"oci:{path}:{image.tag or 'TAG'}"
         return f"Copy it again: {copy_again(skopeo, stale=file)}"

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.clients.real_images import Workshop, skopeo
 from tests.clients.test_round_trip import Registry
 from tests.daemons import daemon, free_port, public_directory
+from tests.http import ask
 from tests.nginxes import require
 from tests.remedies import run
 from tests.trees import digest_of
@@ -141,6 +143,37 @@ def test_an_image_that_was_dropped_without_a_tag(
     run(problem[3])
     registry.process.says(rf"^app:latest is there.*{problem[2]}")
     pull(registry.address, "app:latest", f"dir:{tmp_path}/by-tag")
+
+
+def test_pulls_see_no_gap_while_a_layout_is_copied_again(sources: dict[str, str], registry: Registry) -> None:
+    """skopeo empties index.json and a manifest for a moment, each time."""
+    layout = registry.images / "app"
+    digests = {drop(sources["changed"], layout, "1.0"), drop(sources["single"], layout, "1.0")}
+    steady = drop(sources["list"], layout, "2.0")
+    for name in ("app:1.0", "app:2.0"):
+        registry.process.says(rf"^{name} is there")
+    faults, stop = [], threading.Event()
+
+    def ask_again_and_again() -> None:
+        while not stop.is_set():
+            moving = ask(registry.address, "/v2/app/manifests/1.0")
+            other = ask(registry.address, "/v2/app/manifests/2.0")
+            blobs = [each["digest"] for each in json.loads(moving.body).get("layers", [])]
+            answers = [ask(registry.address, f"/v2/app/blobs/{each}") for each in blobs]
+            seen = [moving.status, other.status, *(each.status for each in answers)]
+            right = digest_of(moving.body) in digests and digest_of(other.body) == steady
+            if set(seen) != {200} or not right or [digest_of(each.body) for each in answers] != blobs:
+                faults.append((seen, moving.body[:100]))
+
+    asker = threading.Thread(target=ask_again_and_again)
+    asker.start()
+    try:
+        for number in range(16):
+            drop(sources["changed" if number % 2 else "single"], layout, "1.0")
+    finally:
+        stop.set()
+        asker.join()
+    assert faults == []
 
 
 def umoci(*arguments: object) -> None:

@@ -88,6 +88,14 @@ def test_the_remedy_for_an_archive_overwrites_no_image(tmp_path: Path) -> None:
     assert names(scan(tmp_path)) == ["app:latest", "app:new"]
 
 
+def test_an_archive_that_is_called_name_and_tag_becomes_that(tmp_path: Path) -> None:
+    """`docker save -o images/app:1.tar app:1`; skopeo would take the colon for its own."""
+    archive(tmp_path / "app.tar", "docker-archive").rename(tmp_path / "app:1.tar")
+    cure(scan(tmp_path))
+    assert names(scan(tmp_path)) == ["app:1"]
+    assert scan(tmp_path).problems == ()
+
+
 def test_an_archive_with_a_name_that_no_image_has_is_called_image(tmp_path: Path) -> None:
     archive(tmp_path / "app.tar", "docker-archive").rename(tmp_path / "My App!.tar")
     cure(scan(tmp_path))

@@ -257,7 +257,8 @@ class Layout:
         raise RefusedError(f"its {INDEX} does not name {digest}", self._again())
 
     def _single(self, entries: list[_Entry], tag: Tag) -> list[tuple[_Entry, Tag | None]]:
-        images = {entry.digest: entry for entry in entries if entry.name or not any(e.name for e in entries)}
+        named = [entry for entry in entries if entry.name]
+        images = {entry.digest: entry for entry in named or entries}
         if len(images) > 1:
             raise RefusedError(
                 f"its name has a tag, and it holds {len(images)} images",
@@ -304,9 +305,14 @@ class Layout:
             )
         skopeo = f"oci:{self._path}:{tag or 'TAG'}" if self._is_repository else f"dir:{self._path}"
         content = Content(self._path, skopeo, shelves, is_layout=True)
-        manifests, blobs = examine(
-            content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size
-        )
+        try:
+            manifests, blobs = examine(
+                content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size
+            )
+        except OSError as error:
+            raise RefusedError(
+                f"manifest {entry.digest}, or one below it, cannot be read: {error.strerror}", self._again()
+            ) from error
         image = Image(self._real, self._where.repository, tag, manifests, blobs)
         return replace(image, files=fingerprint(image, shelves))
 

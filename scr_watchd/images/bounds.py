@@ -84,6 +84,8 @@ def _listed(image: Image, excess: set[tuple[RepositoryName, Digest]], complaints
             complaints.append((image, reason, remedy))
             referral = replace(referral, annotations={})
         manifests.append(replace(manifest, referral=referral))
+    if tuple(manifests) == image.manifests:
+        return image  # the very object that was found before, else its blobs would be hashed again
     return replace(image, manifests=tuple(manifests))
 
 

@@ -35,6 +35,13 @@ def test_within_bounds_nothing_changes() -> None:
     assert within_bounds(images) == (images, [])
 
 
+def test_an_image_within_the_bounds_stays_the_object_that_it_was() -> None:
+    """Another one would have the store hash its blobs again, at each look."""
+    images = [image(1), referrer(2, a="b")]
+    kept, _ = within_bounds(images)
+    assert all(new is old for new, old in zip(kept, images, strict=True))
+
+
 def test_the_first_tags_of_a_repository_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "TAGS", 3)
     images = [image(number) for number in (5, 1, 4, 2)] + [image(9, name=OTHER)]

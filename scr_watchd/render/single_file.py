@@ -29,12 +29,12 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(|/.*)", re.ASCII | re.DOTALL)
 
 def manifest_file(image: Image, manifest: ManifestFile) -> str:
     """Where a manifest of ``image`` lies, relative to the root."""
-    return f"{image.path}/{manifest.file}"
+    return f"{image.directory(manifest.digest.algorithm)}/{manifest.file}"
 
 
 def blob_file(image: Image, blob: Descriptor) -> str:
     """Where a blob of ``image`` lies, relative to the root."""
-    return f"{image.path}/{blob.digest.hex}"
+    return f"{image.directory(blob.digest.algorithm)}/{blob.digest.hex}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def trees(
             files = _Files.of(image, server_root)
             repository = repositories.setdefault(image.repository, _Repository.of(image.repository))
         except _UntoldError as untold:
-            problems.append(Problem(printable(f"{shown}/{image.path}"), untold.reason, untold.remedy))
+            problems.append(Problem(printable(f"{shown}/{image.place}"), untold.reason, untold.remedy))
         else:
             repository.add(image, files)
     text = _text("single_header.conf") + _catalog(repositories) + _locations(repositories, server_root)

@@ -31,6 +31,7 @@ from tests.trees import (
     index,
     make_images,
     write_image,
+    write_layout,
 )
 
 NO_BLOB = f"sha256:{'0' * 64}"
@@ -432,6 +433,15 @@ def test_a_layer_may_be_named_by_sha512(tmp_path: Path, program: str) -> None:
     with registry_of(tmp_path, generate(tmp_path), program=program) as running:
         answer = running.get(f"/v2/app/blobs/{digest}")
         assert (answer.body, answer.header("Docker-Content-Digest")) == (content, digest)
+
+
+def test_an_oci_layout_is_served_from_where_its_blobs_lie(tmp_path: Path, program: str) -> None:
+    write_layout(tmp_path / "library" / "app", ("1", ALPINE), ("nested", NESTED))
+    write_layout(tmp_path / "app:1", (None, MANY))
+    with registry_of(tmp_path, generate(tmp_path), program=program) as running:
+        serves(running, "library/app", {"1": ALPINE, "nested": NESTED})
+        serves(running, "app", {"1": MANY})
+        assert running.complaints() == []
 
 
 # -- what happens to the tree afterwards -------------------------------------------------------------

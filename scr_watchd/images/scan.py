@@ -178,7 +178,7 @@ class _Walk:
         for image, reason, remedy in complaints:
             self._problem(image.place, reason, remedy)
         return Scan(
-            images=tuple(kept),
+            images=kept,
             problems=tuple(sorted(self._problems, key=lambda problem: problem.path)),
             unfinished=frozenset(self._unfinished),
             hidden=tuple(sorted(set(self._hidden))),

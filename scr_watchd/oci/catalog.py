@@ -1,8 +1,10 @@
 """What there is to serve, and what there is not: Image, Repository, Catalog, Problem."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from scr_watchd.oci import bounds
 from scr_watchd.oci.manifest import Descriptor, MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
@@ -128,7 +130,10 @@ class CatalogBuilder:
             self._listed.add(name)
 
     def referrer(self, name: RepositoryName, digest: Digest, referrer: Referrer) -> None:
-        """List a manifest that is, or will be, added to the same repository, with its subject."""
+        """List a manifest that is, or will be, added to the same repository, with its subject; without
+        its annotations if they are beyond their bound."""
+        if bounds.size_of(referrer.referral.annotations) > bounds.ANNOTATION_BYTES:
+            referrer = replace(referrer, referral=replace(referrer.referral, annotations={}))
         self._referrers.setdefault(name, {})[digest] = referrer
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
@@ -142,9 +147,20 @@ class CatalogBuilder:
                     name=name,
                     tags=dict(sorted(self._tags.get(name, {}).items())),
                     manifests=dict(sorted(manifests.items())),
-                    referrers=dict(sorted(self._referrers.get(name, {}).items())),
+                    referrers=_first(self._referrers.get(name, {})),
                     listed=name in self._listed,
                 )
                 for name, manifests in sorted(self._manifests.items())
             )
         )
+
+
+def _first(referrers: Mapping[Digest, Referrer]) -> dict[Digest, Referrer]:
+    """The first referrers of each subject, in the order of their digests."""
+    counts: Counter[Digest] = Counter()
+    kept = {}
+    for digest, referrer in sorted(referrers.items()):
+        counts[referrer.referral.subject] += 1
+        if counts[referrer.referral.subject] <= bounds.REFERRERS:
+            kept[digest] = referrer
+    return kept

@@ -64,16 +64,16 @@ def me() -> Reader:
 @contextlib.contextmanager
 def open_directory(path: str | Path, *, within: int | None = None) -> Iterator[int]:
     """A descriptor of the directory ``path``; below ``within`` no component may be a symbolic link."""
+    parts = [] if within is None else str(path).split("/")
     if within is None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     else:
-        descriptor = os.open(".", _DIRECTORY, dir_fd=within)
+        descriptor = os.open(parts[0], _DIRECTORY, dir_fd=within)
     try:
-        if within is not None:
-            for part in Path(path).parts:
-                below = os.open(part, _DIRECTORY, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
+        for part in parts[1:]:
+            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
         yield descriptor
     finally:
         os.close(descriptor)

@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.words import printable, shell
 
 _DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
+_IGNORED = (".", "dir-put-blob", "oci-put-blob", "lost+found")
 _RACY_SECONDS = 2  # a second change within one clock tick may leave the same timestamps (kernel < 6.13)
 
 
@@ -133,6 +134,23 @@ class Scanner:
         return walk.result()
 
 
+class _AnsweringFor:
+    """Lets what goes wrong at a path hide nothing beside it. A class, since there is one for each
+    directory, and a generator takes three times as long."""
+
+    __slots__ = ("_path", "_walk")
+
+    def __init__(self, walk: "_Walk", path: str) -> None:
+        self._walk = walk
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        return error is not None and self._walk.answer(self._path, error)
+
+
 class _Walk:
     """One scan under way."""
 
@@ -167,7 +185,7 @@ class _Walk:
             for image in self.seen[path].images:
                 key = (image.repository, image.tag or image.digest)
                 first = images.setdefault(key, image)
-                if first.digest != image.digest:
+                if first is not image and first.digest != image.digest:
                     other = printable(first.place)
                     self._problem(
                         path,
@@ -197,7 +215,7 @@ class _Walk:
                 )
                 return
         statuses = _entries(descriptor)
-        with self._answering_for(""):
+        with _AnsweringFor(self, ""):
             if layouts.is_layout(descriptor, statuses):
                 statuses.pop(layouts.BLOBS, None)
                 raise mistakes.layout_in_the_root(self._shown)
@@ -210,10 +228,13 @@ class _Walk:
         for name, status in statuses.items():
             below = f"{path}/{name}" if path else name
             if stat.S_ISDIR(status.st_mode):
-                with self._answering_for(below):
+                self._progress()
+                if self._light and self._is_as_before(parent, name, below, status):
+                    continue
+                with _AnsweringFor(self, below):
                     self._directory(parent, name, below, status, depth)
             elif stat.S_ISLNK(status.st_mode):
-                with self._answering_for(below):
+                with _AnsweringFor(self, below):
                     self._link(below)
             elif not is_image and (wrong := mistakes.archive(self._full(below), statuses)):
                 self._problem(below, wrong.reason, wrong.remedy)
@@ -221,17 +242,17 @@ class _Walk:
     # -- directories -----------------------------------------------------------------------------
 
     def _directory(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
-        self._progress()
-        if self._light and self._is_as_before(parent, name, path, status):
-            return
         if depth > _DEEPEST:
             raise RefusedError("it lies too deep for a repository name", self._remove(path))
         self._permit(path, status)
         with open_directory(name, within=parent) as descriptor:
             statuses = _entries(descriptor)
             self.directories += 1
-            with self._answering_for(path):
+            with _AnsweringFor(self, path):
                 self._one(descriptor, path, statuses, status=status)
+            known = self.seen.get(path)
+            if known is not None and not known.nested:
+                return
             if layouts.is_layout(descriptor, statuses):
                 statuses.pop(layouts.BLOBS, None)
             self._below(descriptor, path, statuses, depth=depth + 1)
@@ -415,26 +436,27 @@ class _Walk:
 
     # -- what goes wrong -------------------------------------------------------------------------
 
-    @contextmanager
-    def _answering_for(self, path: str) -> Iterator[None]:
-        """Turn what goes wrong at ``path`` into a Problem, so that it hides nothing beside it."""
-        try:
-            yield
-        except RefusedError as refused:
-            self._problem(path, refused.reason, refused.remedy)
-        except (FileNotFoundError, NotADirectoryError):
-            # it went away, or was replaced, while we looked: the next pass sees what it is now
-            with suppress(RefusedError):
-                self._is_unfinished_path(path)
-        except OSError as error:
-            self._hidden.append(path)
-            self._problem(
-                path,
-                f"scr-watchd cannot look into it: {error.strerror}",
-                f"Permit it: chmod -R go+rX {shell(self._full(path))}"
-                if isinstance(error, PermissionError)
-                else "Look for a failing disk or mount: dmesg | tail",
-            )
+    def answer(self, path: str, error: BaseException) -> bool:
+        """Turn what went wrong at ``path`` into a Problem, unless it is none of the tree's."""
+        match error:
+            case RefusedError():
+                self._problem(path, error.reason, error.remedy)
+            case FileNotFoundError() | NotADirectoryError():
+                # it went away, or was replaced, while we looked: the next pass sees what it is now
+                with suppress(RefusedError):
+                    self._is_unfinished_path(path)
+            case OSError():
+                self._hidden.append(path)
+                self._problem(
+                    path,
+                    f"scr-watchd cannot look into it: {error.strerror}",
+                    f"Permit it: chmod -R go+rX {shell(self._full(path))}"
+                    if isinstance(error, PermissionError)
+                    else "Look for a failing disk or mount: dmesg | tail",
+                )
+            case _:
+                return False
+        return True
 
     def _permit(self, path: str, status: os.stat_result) -> None:
         if not self._reader.may_enter(status):
@@ -466,32 +488,26 @@ class _Walk:
 
 def _is_ignored(name: str) -> bool:
     """Names of no concern: hidden ones, and what writers use until they are done."""
-    return (
-        name.startswith((".", "dir-put-blob", "oci-put-blob"))
-        or name == "lost+found"
-        or name.endswith(".hardlink-temporary")
-    )
+    return name.startswith(_IGNORED) or name.endswith(".hardlink-temporary")
 
 
 def _entries(descriptor: int) -> dict[str, os.stat_result]:
     statuses = {}
     with os.scandir(descriptor) as entries:
         for entry in entries:
-            if _is_ignored(entry.name):
+            name = entry.name
+            if _is_ignored(name):
                 continue
             try:
-                statuses[entry.name] = entry.stat(follow_symlinks=False)
+                statuses[name] = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue  # it went away meanwhile
     return statuses
 
 
 def _has_directories(statuses: dict[str, os.stat_result], *, beside: str = "") -> bool:
-    return any(
-        stat.S_ISDIR(each.st_mode) or stat.S_ISLNK(each.st_mode)
-        for name, each in statuses.items()
-        if name != beside
-    )
+    kinds = {stat.S_IFMT(each.st_mode) for name, each in statuses.items() if name != beside}
+    return not kinds.isdisjoint((stat.S_IFDIR, stat.S_IFLNK))
 
 
 def _is_tag(path: str) -> bool:
@@ -528,21 +544,19 @@ def _manifest_status(parent: int, name: str) -> os.stat_result | None:
 
 def _identity(*statuses: os.stat_result | None) -> int:
     """Only all six together see every change; times alone miss what restores them."""
-    return hash(
-        tuple(
-            (each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns)
-            for each in statuses
-            if each is not None
-        )
-    )
+    parts: list[int] = []
+    for each in statuses:
+        if each is not None:
+            parts += each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns
+    return hash(tuple(parts))
 
 
 def _fingerprint(statuses: dict[str, os.stat_result]) -> int:
     """Of the files of a directory. Making a link to a blob changes its ctime: only manifests have one."""
-    return hash(
-        tuple(
-            (name, each.st_ino, each.st_mode, each.st_uid, each.st_gid, each.st_size, each.st_mtime_ns)
-            + ((each.st_ctime_ns,) if name.endswith(MANIFEST) else ())
-            for name, each in sorted(statuses.items())
-        )
-    )
+    parts: list[str | int] = []
+    for name in sorted(statuses):
+        each = statuses[name]
+        parts += name, each.st_ino, each.st_mode, each.st_uid, each.st_gid, each.st_size, each.st_mtime_ns
+        if name.endswith(MANIFEST):
+            parts.append(each.st_ctime_ns)
+    return hash(tuple(parts))

@@ -11,8 +11,13 @@ from scr_watchd.settings import Settings
 
 
 def state_of(root: str | None, settings: Settings) -> State:
-    """The state directory of a `serve` of ``root``, or else of the settings."""
-    return State(find_state(Path(os.path.abspath(root))) if root else settings.state)
+    """The state directory of a `serve` of ``root``, or else of the settings, or, where no daemon has
+    been, of a `serve` of their root: in a container that is all there is."""
+    if root:
+        return State(find_state(Path(os.path.abspath(root))))
+    own = State(settings.state)
+    served = own if own.lock.exists() else State(find_state(settings.root))
+    return served if served.lock.exists() else own
 
 
 def ask(state: State, what: Request, text: str = "") -> bool:

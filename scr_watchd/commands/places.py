@@ -1,5 +1,6 @@
 """Where `serve` keeps its state, if nobody says: `status` has to find it again."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import is_ours, make_directory
+from scr_watchd.publish.state import State, running
 
 
 def candidates(root: Path) -> Iterator[Path]:
@@ -18,7 +20,8 @@ def candidates(root: Path) -> Iterator[Path]:
         yield Path(home, name)
     if os.geteuid() == 0:
         yield Path("/run", name)
-    yield Path(tempfile.gettempdir(), f"{name}-{os.geteuid()}")
+    with contextlib.suppress(FileNotFoundError):  # no temporary directory can be written either
+        yield Path(tempfile.gettempdir(), f"{name}-{os.geteuid()}")
 
 
 def make_state(root: Path) -> Path:
@@ -36,11 +39,17 @@ def make_state(root: Path) -> Path:
         except OSError:
             continue  # a read-only root is ordinary: the images of a container are often mounted so
     raise ScrWatchdError(
-        f"no state directory for {root} can be written", hint="name one that can be with --state"
+        f"no state directory for {root} can be written",
+        hint="name one that can be with --state; in a container that is read-only, mount a tmpfs at /run",
     )
 
 
 def find_state(root: Path) -> Path:
-    """Where a `serve` of ``root`` keeps, or would keep, its state."""
-    found = [path for path in candidates(root) if (path / "status.json").exists()]
-    return found[0] if found else root / ".scr-watchd"
+    """Where a `serve` of ``root`` keeps, or would keep, its state. Of several, such as one from when the
+    root could still be written, that of a daemon that runs."""
+
+    def liveliness(path: Path) -> tuple[bool, bool]:
+        return running(State(path)) is not None, os.access(path, os.W_OK)
+
+    found = [path for path in candidates(root) if State(path).lock.exists()]
+    return max(found, key=liveliness, default=root / ".scr-watchd")

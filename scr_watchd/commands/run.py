@@ -2,6 +2,7 @@
 
 import argparse
 import grp
+import math
 import os
 import pwd
 from pathlib import Path
@@ -88,8 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
         keeper = made(settings)
         if arguments.once:
             return _once(keeper)
-        keep(keeper, inbox, notifier, rebuild=rebuild)
+        keep(keeper, inbox, notifier, rebuild=rebuild, tend=_tend)
     return 0
+
+
+def _tend() -> float:
+    master.reap_orphans()
+    return math.inf
 
 
 def _once(keeper: Keeper) -> int:

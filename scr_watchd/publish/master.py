@@ -62,7 +62,10 @@ def by_process_table() -> Process:
         case [pid]:
             return Process(pid, _stat(pid)[1])
         case []:
-            raise NotRunningError("nginx does not run (no process is an nginx master)")
+            seen = "no process is an nginx master"
+            if os.getpid() == 1:  # alone in our process namespace, as a container ordinarily is
+                seen += "; this container sees its own processes only: have it share nginx's, see README.md"
+            raise NotRunningError(f"nginx does not run ({seen})")
         case _:
             numbers = ", ".join(map(str, masters))
             raise NotRunningError(f"there are several nginx masters ({numbers}): set nginx_pid_file")
@@ -90,12 +93,20 @@ def working_in(directory: Path) -> list[Process]:
     for pid in _pids():
         try:
             role = _role(pid)
-            cwd = f"/proc/{pid}/cwd"
-            if role and (os.readlink(cwd) == removed or os.path.samefile(cwd, directory)):
+            if role and _works_in(pid, directory, removed):
                 found.append((role, Process(pid, _stat(pid)[1])))
         except OSError:
             continue  # it ended meanwhile, or is another user's and so not ours
     return [process for _, process in sorted(found, key=lambda each: each[0])]
+
+
+def _works_in(pid: int, directory: Path, removed: str) -> bool:
+    cwd = f"/proc/{pid}/cwd"
+    try:
+        return os.readlink(cwd) == removed or os.path.samefile(cwd, directory)
+    except PermissionError:
+        # root of a container may not look at workers of another user; process 1 inherits its own only
+        return os.getpid() == _stat(pid)[0] == 1
 
 
 def worker_user(master: Process) -> Reader | None:
@@ -132,12 +143,25 @@ def send(process: Process, number: signal.Signals) -> None:
         raise NotRunningError(f"nginx (process {process.pid}) has ended") from None
     except PermissionError:
         owner = os.stat(f"/proc/{process.pid}").st_uid
+        or_else = "give it the capability CAP_KILL" if os.geteuid() == 0 else "as root"
         raise NotPermittedError(
             f"user {os.geteuid()} may not signal nginx (process {process.pid} of user {owner}): run "
-            "scr-watchd as that user or as root, or set reload to command or none"
+            f"scr-watchd as user {owner} or {or_else}, or set reload to command or none"
         ) from None
     finally:
         os.close(descriptor)
+
+
+def reap_orphans(*, keep: int | None = None) -> None:
+    """As process 1, which inherits whom nobody waits for, wait for all that have ended but ``keep``."""
+    while os.getpid() == 1:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == keep:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def wait_for_reload(

@@ -115,7 +115,9 @@ class Server:
         (monotonic) to look again."""
         assert self._child is not None
         now = time.monotonic()
-        if self._child.poll() is None:
+        ended = self._child.poll() is not None
+        master.reap_orphans(keep=self._child.pid)  # workers that outlived a master are ours now
+        if not ended:
             if self._failures and now > self._started_at + _BACK_OFF_SECONDS[-1]:
                 self._failures = 0
             return "", math.inf

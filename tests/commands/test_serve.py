@@ -236,6 +236,42 @@ def test_a_root_that_cannot_be_written_is_served_from_elsewhere(images: Path) ->
             assert ask(address, f"/v2/app/blobs/{digest}").body == content
 
 
+def test_the_status_is_that_of_the_daemon_that_runs(images: Path) -> None:
+    """Its state lies elsewhere once the root cannot be written; what it left in the root is old."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the images read-only")
+    with serving(images):
+        pass
+    mount = f'mount --bind "{images}" "{images}" && mount -o remount,bind,ro "{images}" && exec "$@"'
+    before = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+    elsewhere = images.parent / "elsewhere"
+    elsewhere.mkdir()
+    with daemon("serve", images, "-l", free_port(), before=before, XDG_RUNTIME_DIR=str(elsewhere)) as process:
+        process.says("^serving 0 images")
+        for words in (("status", images), ("status", "--root", images, "--state", images.parent / "never")):
+            result = scr_watchd(*words, XDG_RUNTIME_DIR=str(elsewhere))
+            assert f"running (process {process.process.pid})" in result.stdout
+            assert result.returncode == 0
+
+
+def test_as_process_1_it_ends_and_buries_what_it_inherits(images: Path) -> None:
+    """In a container root may not even see where a worker of another user works."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have workers of another user")
+    before = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with serving(images, before=(*before, "setpriv", "--bounding-set=-sys_ptrace")) as (process, address):
+        children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children")
+        (first,) = map(int, children.read_text().split())
+        (nginx,) = processes_with(f"{images}/.scr-watchd/serve")
+        os.kill(nginx, signal.SIGKILL)
+        process.says(r"^warning: nginx ended by signal 9, and was started again")
+        until(lambda: _status(address), lambda status: status == 200)
+        ours = Path(f"/proc/{first}/task/{first}/children")
+        until(lambda: [is_running(int(pid)) for pid in ours.read_text().split()], lambda all_: all_ == [True])
+        os.kill(first, signal.SIGTERM)
+        assert process.process.wait(10) == 0
+
+
 def test_only_its_own_files_appear_in_the_root(images: Path) -> None:
     write_image(images / "app:1", image("first"))
     with serving(images):

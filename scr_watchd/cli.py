@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,8 @@ exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not runni
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if os.getpid() == 1:  # of a container: the kernel keeps from it what it does not handle
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until a command has a better end
     try:
         try:
             return _main(arguments)

@@ -260,16 +260,38 @@ def test_as_process_1_it_ends_and_buries_what_it_inherits(images: Path) -> None:
         pytest.skip("only root can have workers of another user")
     before = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     with serving(images, before=(*before, "setpriv", "--bounding-set=-sys_ptrace")) as (process, address):
-        children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children")
-        (first,) = map(int, children.read_text().split())
+        (first,) = _children(process.process.pid)
         (nginx,) = processes_with(f"{images}/.scr-watchd/serve")
         os.kill(nginx, signal.SIGKILL)
         process.says(r"^warning: nginx ended by signal 9, and was started again")
         until(lambda: _status(address), lambda status: status == 200)
-        ours = Path(f"/proc/{first}/task/{first}/children")
-        until(lambda: [is_running(int(pid)) for pid in ours.read_text().split()], lambda all_: all_ == [True])
+        until(lambda: [is_running(pid) for pid in _children(first)], lambda all_: all_ == [True])
         os.kill(first, signal.SIGTERM)
         assert process.process.wait(10) == 0
+
+
+def test_as_process_1_it_ends_while_it_still_starts(images: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can have a process namespace of its own")
+    slow = images.parent / "nginx"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    before = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with daemon("serve", images, "--nginx", slow, before=before) as process:
+        until(lambda: "sleep" in "".join(_commands_below(process.process.pid)))
+        os.kill(_children(process.process.pid)[0], signal.SIGTERM)
+        assert process.process.wait(5) == 0
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _commands_below(pid: int) -> list[str]:
+    return [Path(f"/proc/{below}/comm").read_text() for child in _children(pid) for below in _children(child)]
 
 
 def test_only_its_own_files_appear_in_the_root(images: Path) -> None:

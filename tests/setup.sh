@@ -3,8 +3,9 @@
 #
 #     sh tests/setup.sh && .venv/bin/python -m pytest
 #
-# 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman, by
-#    apt-get as root or with sudo; without root, or without apt-get, it says which are missing and goes on
+# 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman, and for
+#    the tests of the container images docker-compose, debootstrap, iptables and curl, by apt-get as root
+#    or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
 # On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
@@ -35,6 +36,10 @@ need umoci umoci              # writes OCI layouts in its own way
 need dockerd docker.io        # the clients that images are pulled with; the tests start engines of their own
 need ctr containerd
 need podman podman
+need docker-compose docker-compose
+need debootstrap debootstrap
+need iptables iptables
+need curl curl
 # Debian's own Python has venv in a package of its own
 [ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 

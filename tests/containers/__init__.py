@@ -1,0 +1,1 @@
+"""Images, and what runs of them, with a real dockerd."""

@@ -1,0 +1,186 @@
+"""A dockerd of the tests' own: in namespaces of its own, so that it touches nothing of this machine,
+and nothing of it is left when it ends."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.http import Response, ask
+from tests.nginxes import IN_CI, require
+from tests.waiting import until
+
+_ENTER = 'ip link set lo up && exec "$@"'
+_CLONE_NEWNET = 0x40000000
+
+
+@dataclass
+class Engine:
+    """A running dockerd. With a network of its own the ports that containers publish are in there."""
+
+    directory: Path
+    unshare: "subprocess.Popen[bytes]"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int:
+        children = Path(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children").read_text().split()
+        return int(children[0])
+
+    def run(self, *command: object, check: bool = True, **more: Any) -> "subprocess.CompletedProcess[str]":
+        """Run a command beside this dockerd: in its network, and with it as its docker."""
+        result = subprocess.run(
+            ["nsenter", "--target", str(self.pid), "--net", "--", *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env={**os.environ, **self.environment},
+            **more,
+        )
+        if check:
+            assert result.returncode == 0, f"{command}:\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+        return result
+
+    @contextmanager
+    def start(self, *command: object) -> "Iterator[subprocess.Popen[bytes]]":
+        """A command beside this dockerd that is ended at the end of the block."""
+        with subprocess.Popen(
+            ["nsenter", "--target", str(self.pid), "--net", "--", *map(str, command)]
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def docker(self, *arguments: object) -> str:
+        """Run docker; return what it printed."""
+        return self.run("docker", *arguments).stdout.strip()
+
+    def shell(self, lines: str, directory: Path, **environment: str) -> str:
+        """Run lines of README.md in ``directory``; return what they printed."""
+        script = f"cd '{directory}'\n{lines}"
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        return self.run("env", *settings, "sh", "-euc", script).stdout
+
+    def ask(self, address: str, path: str, **more: Any) -> Response:
+        """Ask an address in the network of this dockerd."""
+
+        def enter_and_ask() -> Response:
+            with Path(f"/proc/{self.pid}/ns/net").open() as network:
+                library = ctypes.CDLL(None, use_errno=True)
+                assert library.setns(network.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+            return ask(address, path, **more)
+
+        with ThreadPoolExecutor(1) as thread:  # which is thrown away: setns concerns one thread
+            return thread.submit(enter_and_ask).result()
+
+    def status(self, address: str, path: str) -> int:
+        """The status of an answer; 0 while nobody answers."""
+        try:
+            return self.ask(address, path).status
+        except OSError:
+            return 0
+
+    def logs(self, container: str) -> str:
+        result = self.run("docker", "logs", container)
+        return result.stdout + result.stderr
+
+    def says(self, container: str, text: str, *, seconds: float = 20) -> None:
+        """Wait until a container has said ``text``."""
+        try:
+            until(lambda: text in self.logs(container), seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"no {text!r} in:\n{self.logs(container)}") from error
+
+    def inspect(self, container: str, what: str) -> Any:
+        """A field of a container, such as ``State.ExitCode``."""
+        return json.loads(self.docker("inspect", "--format", f"{{{{json .{what}}}}}", container))
+
+    def processes(self, container: str) -> list[tuple[str, str]]:
+        """State and arguments of every process in a container."""
+        lines = self.docker("top", container, "-eo", "pid,stat,args").splitlines()[1:]
+        return [(line.split()[1], line.split(maxsplit=2)[2]) for line in lines]
+
+    def remove_everything(self) -> None:
+        for container in self.docker("ps", "-aq").split():
+            self.docker("rm", "-f", "-v", container)
+
+
+@contextmanager
+def engine(directory: Path, *, network: bool) -> Iterator[Engine]:
+    """A dockerd that keeps its images in ``directory``. With a network of its own, containers have
+    networks, and no internet; without, there is this machine's for `--network=host`, and no other."""
+    _require_what_it_needs()
+    socket = directory / "docker.sock"
+    for leftover in (socket, directory / "pid"):
+        leftover.unlink(missing_ok=True)
+    group = f"scr-watchd-tests-{os.getpid()}"
+    own, more = (["--net"], ()) if network else ([], ("--bridge=none", "--iptables=false"))
+    with (directory / "log").open("ab") as log:
+        unshare = subprocess.Popen(
+            [
+                "unshare", *own, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+                "sh", "-c", _ENTER if network else 'exec "$@"', "sh",
+                require("dockerd"), "--host", f"unix://{socket}", "--data-root", directory / "data",
+                "--exec-root", directory / "exec", "--pidfile", directory / "pid",
+                "--cgroup-parent", f"/{group}", *more,
+            ],
+            stdout=log, stderr=log, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        )  # fmt: skip
+    running = Engine(directory, unshare, {"DOCKER_HOST": f"unix://{socket}"})
+    try:
+        until(lambda: _is_up(running), seconds=30)
+        yield running
+        running.remove_everything()
+    finally:
+        with contextlib.suppress(ProcessLookupError, IndexError, FileNotFoundError):
+            os.kill(running.pid, signal.SIGTERM)
+        try:
+            unshare.wait(20)
+        except subprocess.TimeoutExpired:
+            unshare.kill()  # and with it all that is in its process namespace
+            unshare.wait()
+        for left in Path("/sys/fs/cgroup").glob(f"**/{group}"):
+            with contextlib.suppress(OSError):
+                left.rmdir()
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory with a short name: paths of sockets are limited."""
+    with tempfile.TemporaryDirectory(prefix="scrdock") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def _require_what_it_needs() -> None:
+    for program in ("docker", "dockerd", "debootstrap", "ip", "iptables"):
+        require(program)
+    obstacle = "only root can run a dockerd" if os.geteuid() != 0 else ""
+    if not obstacle and subprocess.run(["unshare", "--net", "true"], check=False).returncode != 0:
+        obstacle = "this machine gives us no network namespace"
+    if obstacle:
+        if IN_CI:
+            pytest.fail(f"{obstacle}, and in CI it must be possible")
+        pytest.skip(obstacle)
+
+
+def _is_up(running: Engine) -> bool:
+    log = running.directory / "log"
+    assert running.unshare.poll() is None, f"dockerd ended: {log.read_text()[-4000:]}"
+    try:
+        return running.run("docker", "version", check=False).returncode == 0
+    except (FileNotFoundError, IndexError):  # there is no process of it yet
+        return False

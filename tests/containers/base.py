@@ -25,7 +25,8 @@ _UNWANTED = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/m
 
 
 def tarball(place: Path) -> Path:
-    """The file system of the base image, as a file in ``place``; made once."""
+    """The file system of the base image, as a file in ``place``. It is made once, and again after
+    `pytest --cache-clear`."""
     made = place / f"{_SUITE}.tar"
     if not made.exists():
         with tempfile.TemporaryDirectory(prefix="scrbase") as name:

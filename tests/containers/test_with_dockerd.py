@@ -137,6 +137,8 @@ def test_it_takes_the_place_of_the_original_image(docker: Engine, yard: Yard, di
     assert sorted(path.name for path in (directory / "images").iterdir()) == ["app", "more:1"]
     assert status(docker, "static-oci-registry")["running"]
     stop(docker, "static-oci-registry")
+    docker.shell(lines_with("generate --server-root /srv/images /var/lib/images"), directory)
+    assert "/srv/images/app/1/" in (directory / "registry.conf").read_text()
 
 
 def test_any_user_will_do_without_a_capability(docker: Engine, yard: Yard, directory: Path) -> None:

@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
                 lasting=lasting,
             )
             keeper.world.keep_lock = lock.keep
-            keeper.reporter.address = address.reachable
+            if os.getpid() != 1:  # where a container's port is published we do not know
+                keeper.reporter.address = address.reachable
             return keeper
 
         def rebuild() -> Keeper:

@@ -5,6 +5,7 @@ refuses the configuration. What proves a reload is a new worker of the same mast
 the signal, with every old one gone or on its way out.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -93,20 +94,23 @@ def working_in(directory: Path) -> list[Process]:
     for pid in _pids():
         try:
             role = _role(pid)
-            if role and _works_in(pid, directory, removed):
+            cwd = f"/proc/{pid}/cwd"
+            if role and (os.readlink(cwd) == removed or os.path.samefile(cwd, directory)):
                 found.append((role, Process(pid, _stat(pid)[1])))
         except OSError:
             continue  # it ended meanwhile, or is another user's and so not ours
     return [process for _, process in sorted(found, key=lambda each: each[0])]
 
 
-def _works_in(pid: int, directory: Path, removed: str) -> bool:
-    cwd = f"/proc/{pid}/cwd"
-    try:
-        return os.readlink(cwd) == removed or os.path.samefile(cwd, directory)
-    except PermissionError:
-        # root of a container may not look at workers of another user; process 1 inherits its own only
-        return os.getpid() == _stat(pid)[0] == 1
+def of_session(session: int) -> list[Process]:
+    """Every nginx process of a session, whose number is that of the process that began it. Also root,
+    if it is root of a container, cannot tell the workers of another user by where they work."""
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if _role(pid) and os.getsid(pid) == session:
+                found.append(Process(pid, _stat(pid)[1]))
+    return found
 
 
 def worker_user(master: Process) -> Reader | None:

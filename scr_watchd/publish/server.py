@@ -76,6 +76,7 @@ class Server:
         self._config = directory / "nginx.conf"
         self._address = Address("127.0.0.1", 0)
         self._child: subprocess.Popen[bytes] | None = None
+        self._session = 0
         self._failures = 0
         self._started_at = -math.inf
         self.pid_file = directory / "nginx.pid"
@@ -83,9 +84,11 @@ class Server:
     def end_leftovers(self) -> None:
         """End every nginx that works in our directory: what a killed predecessor left behind, or
         workers that outlived their master. Either would keep the port."""
+        left = master.of_session(self._session) if self._session else []
         if self._directory.is_dir():
-            for process in master.working_in(self._directory):
-                _end(process)
+            left += master.working_in(self._directory)
+        for process in left:
+            _end(process)
         self.pid_file.unlink(missing_ok=True)
 
     def start(self, address: Address) -> None:
@@ -180,6 +183,7 @@ class Server:
             start_new_session=True,
             cwd=self._directory,
         )
+        self._session = self._child.pid
 
     def _answers(self) -> bool:
         try:

@@ -13,6 +13,7 @@ from textwrap import dedent
 
 import pytest
 
+from scr_watchd import __version__
 from tests.clients.real_images import Workshop, skopeo
 from tests.containers import base, pods
 from tests.containers.engine import Engine, engine, place
@@ -120,7 +121,7 @@ def test_the_quick_start_serves_what_is_dropped_in(docker: Engine, yard: Yard, d
     assert pull(docker, "127.0.0.1:5000/alpine:3.20") == digest
     digest = copy(yard.second, directory / "images/other:1")
     assert pull(docker, "127.0.0.1:5000/other:1") == digest
-    assert "other:1" in docker.logs("registry")
+    assert f"other:1 is there ({digest})" in docker.logs("registry"), "without an address that it cannot know"
     told = status(docker, "registry")
     assert (told["running"], told["links"]) == (True, "hard")
     stop(docker, "registry")
@@ -160,28 +161,32 @@ def test_it_becomes_healthy_and_says_so(docker: Engine, directory: Path) -> None
         lambda: docker.inspect("registry", "State.Health.Status"), lambda now: now == "healthy", seconds=SOON
     )
     labels = docker.inspect("registry", "Config.Labels")
-    assert {f"org.opencontainers.image.{name}" for name in ("title", "licenses", "version")} <= set(labels)
-
-
-def test_nobody_is_left_as_a_zombie(docker: Engine, directory: Path) -> None:
-    """Workers of a master that was killed are inherited by process 1, which is us."""
-    docker.docker(
-        "run", "-d", "--name", "registry", "-v", f"{directory}/images:/var/lib/images", "scr-watchd"
+    assert {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses")} <= set(
+        labels
     )
+    assert labels["org.opencontainers.image.version"] == __version__
+
+
+@pytest.mark.parametrize(
+    "init", [pytest.param((), id="is process 1"), pytest.param(("--init",), id="is not")]
+)
+def test_nobody_is_left_as_a_zombie(docker: Engine, directory: Path, init: tuple[str, ...]) -> None:
+    """Workers of a master that was killed are inherited by process 1, which is us, or docker's."""
+    mount = f"{directory}/images:/var/lib/images"
+    docker.docker("run", "-d", "--name", "registry", *init, "-v", mount, "scr-watchd")
     docker.says("registry", "serving 0 images")
     docker.docker(
         "exec", "registry", "sh", "-c", "kill -9 $(cat /var/lib/images/.scr-watchd/serve/nginx.pid)"
     )
     docker.says("registry", "nginx ended by signal 9, and was started again")
     docker.docker("exec", "-d", "registry", "sh", "-c", "sh -c 'sleep 0.3' & exec true")
-    until(lambda: [args for state, args in docker.processes("registry") if "Z" in state], lambda z: not z)
-    until(
-        lambda: [args for _, args in docker.processes("registry")],
-        lambda found: (
-            sum("nginx: master" in args for args in found) == 1 and not any("sleep" in a for a in found)
-        ),
-    )
-    assert [state for state, _ in docker.processes("registry") if "Z" in state] == []
+
+    def is_clean(found: list[tuple[str, str]]) -> bool:
+        masters = [args for _, args in found if args.startswith("nginx: master")]
+        odd = [args for state, args in found if "Z" in state or "sleep" in args]
+        return len(masters) == 1 and not odd
+
+    until(lambda: docker.processes("registry"), is_clean)
     stop(docker, "registry")
 
 

@@ -30,6 +30,7 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Catalog, Problem
+from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import state as records
 from scr_watchd.publish.generations import Generations
@@ -438,16 +439,13 @@ def _missing_include(world: World, generation: str) -> str:
     text = programs.whole_text(
         world.site.nginx, config, seconds=world.site.test_seconds, progress=world.progress
     )
-    world.included = text is None or generation in text
-    if world.included:
-        if text is not None and not programs.has_jit(text):
-            world.found = replace(world.found, advice=_ADVICE.format(config))
+    if text is None:
         return ""
-    current = world.generations.current
-    return (
-        f"{config} does not include it. Add to its http {{}}: include {current}/http*.conf; "
-        f"and to a server {{}}: include {current}/server*.conf;"
-    )
+    wanted = included.missing(text, config=config, generation=generation, current=world.generations.current)
+    world.included = not wanted
+    if world.included and not programs.has_jit(text):
+        world.found = replace(world.found, advice=_ADVICE.format(config))
+    return wanted
 
 
 def _crowded(world: World) -> Waiting | None:

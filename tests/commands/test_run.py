@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -227,7 +228,16 @@ def test_a_site_that_does_not_include_us_is_told_which_lines_to_add(running: tup
     config.write_text("\n".join(line for line in with_us.splitlines() if "/current/" not in line))
     with daemon(*host.arguments()) as again:
         write_image(host.images / "app:1", image("first"))
-        again.says(rf"is not confirmed: {config} does not include it\. Add to its http .*http\*\.conf;")
+        again.says(
+            rf"is not confirmed: {config} does not include it\. Add to its http {{}}, in a file "
+            rf"{config.parent}/conf\.d/00-scr-watchd\.conf: "
+            rf"include \S+/http\*\.conf; and to a server {{}}, such as that of "
+            rf"{config}:\d+: include \S+/server\*\.conf;"
+        )
+        config.write_text(re.sub(r"include \S+/current/server\*\.conf;", "", with_us))
+        again.says(
+            rf"{config} does not include all of it. Add to a server {{}}, such as that of {config}:\d+: "
+        )
         config.write_text(with_us)
         until(lambda: host.site.tags("app"), lambda tags: tags == ["1"])
         again.says("^all is well again")

@@ -3,9 +3,10 @@
 #
 #     sh tests/setup.sh && .venv/bin/python -m pytest
 #
-# 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman, and for
-#    the tests of the container images docker-compose, debootstrap, iptables and curl, by apt-get as root
-#    or with sudo; without root, or without apt-get, it says which are missing and goes on
+# 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
+#    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
+#    package systemd, man, lintian and shells; by apt-get as root or with sudo; without root, or without
+#    apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
 # On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
@@ -40,6 +41,14 @@ need docker-compose docker-compose
 need debootstrap debootstrap
 need iptables iptables
 need curl curl
+need /usr/bin/python3 python3   # what the Debian package runs with
+need /lib/systemd/systemd systemd
+need man man-db
+need groff groff
+need zsh zsh
+need fish fish
+need lintian lintian
+/usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 # Debian's own Python has venv in a package of its own
 [ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 

@@ -426,6 +426,8 @@ def _test_site(world: World) -> str:
         )
     except NginxError as error:
         world.untested = str(error)
+        advice = f"what is published goes live without a test of {world.site.config}: {error}"
+        world.found = replace(world.found, advice=advice)
         return ""
     world.untested = ""
     return refusal.words if refusal else ""

@@ -47,6 +47,7 @@ def host(machine: Machine) -> Machine:
         machine.sh("cp /usr/share/doc/scr-watchd/examples/nginx-site.conf /etc/nginx/conf.d/scr-watchd.conf")
         machine.sh("nginx -t && systemctl reload nginx")
     machine.sh(f"test -d {IMAGES}/a:1 || {{ cp -r /srv/images/a {IMAGES}/a:1; scr-watchd wait a:1; }}")
+    machine.sh(f"find {IMAGES} -mindepth 1 -maxdepth 1 ! -name a:1 -exec rm -r {{}} +")
     return machine
 
 
@@ -58,6 +59,11 @@ def installed(machine: Machine) -> bool:
 
 def until_active(machine: Machine) -> None:
     until(lambda: machine.show("scr-watchd", "ActiveState"), lambda state: state == "active", seconds=SECONDS)
+
+
+def links(machine: Machine, repository: str) -> list[str]:
+    """How many links each blob of a repository in the store has."""
+    return machine.sh(f"find {repository}/.blobs -type f -printf '%n\\n'").split()
 
 
 def restarts(machine: Machine) -> int:
@@ -110,8 +116,9 @@ def test_a_member_of_the_group_drops_an_image_in_and_it_is_pulled(host: Machine)
     assert pulls(host, "b:1")
     host.sh(f"cmp /root/got/manifest.json {IMAGES}/b:1/manifest.json")
     assert host.sh(f"stat -c '%U %G %a' {IMAGES}/b:1").split() == ["deploy", "scr-watchd", "2755"]
-    links = host.sh(f"find {STATE}/store/b/.blobs -type f -printf '%n\\n'").split()
-    assert links == ["2", "2", "2"], "hard links work within the unit, also to files of another owner"
+    assert links(host, f"{STATE}/store/b") == ["2", "2", "2"], (
+        "hard links work within the unit, also to files of another owner"
+    )
     host.run("runuser", "--login", "deploy", "--command", f"rm -r {IMAGES}/b:1")
     until_status(host, "^serving 1 image in")
 
@@ -201,9 +208,30 @@ def test_images_on_a_disk_that_comes_late_are_found(host: Machine) -> None:
         host.sh("cp -r /srv/images/b /srv/late/images/b:1")
         host.run("scr-watchd", "wait", "b:1")
         assert pulls(host, "b:1")
-        links = host.sh("find /srv/late/images/.scr-watchd/store/b/.blobs -type f -printf '%n\\n'").split()
-        assert links == ["2", "2", "2"], "the store is on the disk of the images"
+        assert links(host, "/srv/late/images/.scr-watchd/store/b") == ["2", "2", "2"], (
+            "the store is on the disk of the images"
+        )
     host.sh("umount --lazy /srv/late; scr-watchd accept")
+    until_status(host, "^serving 1 image in 1 repository")
+
+
+def test_a_disk_with_all_that_is_published_may_come_late(host: Machine) -> None:
+    """Images and state on one disk: what is published there is served once it is mounted."""
+    host.sh(
+        f"systemctl stop scr-watchd; mkdir -p /srv/disk; mount -t tmpfs -o mode=755 disk /srv/disk;"
+        f"cp -a {STATE}/. /srv/disk/; cp -r /srv/images/b /srv/disk/images/b:1; mkdir -p /srv/empty;"
+        f"mount -t tmpfs -o mode=755 empty {STATE}; systemctl restart nginx; systemctl start scr-watchd"
+    )
+    assert host.show("scr-watchd", "ActiveState") == "active"
+    host.sh(f"mount --bind /srv/disk {STATE}")
+    until(lambda: pulls(host, "b:1"), seconds=SECONDS)
+    assert pulls(host, "a:1")
+    # links to a copy that was removed stay for a while; to this one they are made anew
+    until(lambda: links(host, f"{STATE}/store/b"), lambda found: found == ["2", "2", "2"], seconds=SECONDS)
+    host.sh(
+        f"systemctl stop scr-watchd; umount {STATE} {STATE} /srv/disk; systemctl restart nginx;"
+        "systemctl start scr-watchd"
+    )
     until_status(host, "^serving 1 image in 1 repository")
 
 
@@ -246,6 +274,18 @@ def test_nginx_is_tested_with_all_that_a_site_opens(host: Machine) -> None:
     until_status(host, "^serving 1 image")
 
 
+def test_what_cannot_be_tested_is_said_and_published(host: Machine) -> None:
+    """A temporary directory that is not there yet: nginx gives it to its user, which the unit may not."""
+    host.write("/etc/nginx/conf.d/site.conf", "proxy_temp_path /var/lib/nginx/new;\n")
+    host.sh(f"cp -r /srv/images/b {IMAGES}/f:1")
+    host.run("scr-watchd", "wait", "f:1")
+    log = host.sh("journalctl --unit=scr-watchd --output=cat")
+    assert re.search(r'(?s)without a test of /etc/nginx/nginx.conf: .*chown\("/var/lib/nginx/new"', log)
+    until(lambda: host.sh("stat -c %U /var/lib/nginx/new").strip(), lambda user: user == "www-data")
+    host.sh(f"rm -r {IMAGES}/f:1 /etc/nginx/conf.d/site.conf")
+    until_status(host, "^serving 1 image")
+
+
 def test_nginx_that_never_ran_starts_after_it_was_tested(host: Machine) -> None:
     """Its temporary directories are nginx's user's in the end, though our nginx -t may not give them."""
     host.sh("systemctl stop nginx; rm -rf /var/lib/nginx/* /run/nginx.pid")
@@ -285,6 +325,7 @@ def test_an_upgrade_keeps_settings_and_images_and_the_daemon_is_the_new_one(host
     host.sh(
         "dpkg-deb -R /root/scr-watchd_1.deb /root/new;"
         "sed -i 's/^Version: .*/Version: 99-1/' /root/new/DEBIAN/control;"
+        f"chown deploy {IMAGES}; chmod 00755 {IMAGES};"
         "dpkg-deb --root-owner-group -b /root/new /root/new.deb; echo '# mine' >> /etc/scr-watchd/config.toml"
     )
     process = host.show("scr-watchd", "MainPID")
@@ -293,6 +334,9 @@ def test_an_upgrade_keeps_settings_and_images_and_the_daemon_is_the_new_one(host
         assert host.show("scr-watchd", "ActiveState") == "active"
         assert host.show("scr-watchd", "MainPID") != process
     assert "# mine" in host.sh("cat /etc/scr-watchd/config.toml")
+    assert host.sh(f"stat -c '%U %a' {IMAGES}").split() == ["deploy", "755"], (
+        "whoever it was given to keeps it"
+    )
     assert pulls(host, "a:1")
     host.run("dpkg", "-i", "/root/scr-watchd_1.deb")
 

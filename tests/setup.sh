@@ -43,8 +43,7 @@ need iptables iptables
 need curl curl
 need /usr/bin/python3 python3   # what the Debian package runs with
 need /lib/systemd/systemd systemd
-need man man-db
-need groff groff
+need man man-db                # and with it groff
 need zsh zsh
 need fish fish
 need lintian lintian

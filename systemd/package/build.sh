@@ -82,7 +82,8 @@ cp "$house/systemd/scr-watchd.service" "$root/usr/lib/systemd/system/"
 cp "$house/systemd/scr-watchd.sysusers.conf" "$root/usr/lib/sysusers.d/scr-watchd.conf"
 cp "$house/systemd/scr-watchd.tmpfiles.conf" "$root/usr/lib/tmpfiles.d/scr-watchd.conf"
 cp "$house/config/scr-watchd.toml" "$root/etc/scr-watchd/config.toml"
-cp "$house"/config/nginx-*.conf "$house/systemd/notify-reload.conf" "$doc/examples/"
+cp -r "$house/config/." "$house/systemd/notify-reload.conf" "$doc/examples/"
+rm "$doc/examples/scr-watchd.toml" # it is in /etc
 cp "$house/README.md" "$here/copyright" "$doc/"
 cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/scr-watchd"
 

@@ -173,6 +173,7 @@ _TABLES = {
         ("/etc/scr-watchd/config.toml", "The settings."),
         ("/var/lib/scr-watchd/images", "The images; members of the group scr-watchd may write there."),
         ("/var/lib/scr-watchd/nginx/current", "What nginx includes: hash.conf, http.conf and server.conf."),
+        ("/var/lib/scr-watchd/metrics.prom", "Metrics, in the Prometheus text format."),
         ("/usr/share/doc/scr-watchd/examples", "Sites for nginx to start from."),
     ),
     "SIGNALS": (

@@ -19,6 +19,7 @@ from tests.waiting import until
 
 _SCRIPT = Path(__file__).with_name("machine.sh")
 _UNSHARE = (
+    *("setpriv", "--pdeathsig", "KILL"),  # if pytest is killed, so is the machine
     *("unshare", "--fork", "--pid", "--kill-child"),
     *("--mount", "--uts", "--ipc", "--net", "--cgroup"),
 )
@@ -122,7 +123,7 @@ def booted() -> Iterator[Machine]:
     """A machine until the end of the test; skips, but never in CI, where none can be booted."""
     if os.geteuid() != 0:
         pytest.skip("only root can boot a systemd")
-    for program in ("unshare", "nsenter", "/lib/systemd/systemd"):
+    for program in ("setpriv", "unshare", "nsenter", "/lib/systemd/systemd"):
         require(program)
     with tempfile.TemporaryDirectory(prefix="scrmachine") as name, _cgroup() as cgroup:
         log = Path(name, "log")

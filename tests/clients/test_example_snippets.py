@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,10 +47,14 @@ def host(directory: Path, made: Site) -> None:
         f"server {{ listen 127.0.0.1:{made.port}; include snippets/scr-watchd.conf; "
         "location / { return 200 mine; } }"
     )
-    lines = made.config.read_text()
-    made.config.write_text(re.sub(r"include [^;]*/nginx/current/h[^;]*;", "", lines).replace(
-        re.search(r"server \{\s*listen [^}]*server\*\.conf;\s*\}", lines)[0], ""  # type: ignore[index]
-    ))  # fmt: skip
+    made.config.write_text(without_us(made.config.read_text()))
+
+
+def without_us(config: str) -> str:
+    """The main configuration of tests/daemons.py, with its other site only."""
+    ours = re.search(r"server \{\s*listen [^}]*server\*\.conf;\s*\}", config)
+    assert ours
+    return re.sub(r"include [^;]*/nginx/current/h[^;]*;", "", config.replace(ours[0], ""))
 
 
 def test_one_line_in_a_server_is_enough_and_the_log_tells_who_pulls(directory: Path) -> None:
@@ -77,6 +82,35 @@ def test_one_line_in_a_server_is_enough_and_the_log_tells_who_pulls(directory: P
         ]
         assert evaluated(log) == ["1 127.0.0.1"]
         assert "GET /somewhere" in (directory / "access.log").read_text()
+
+
+def test_the_list_of_networks_and_the_password_are_asked_together(directory: Path) -> None:
+    images, state = directory / "images", directory / "state"
+    write_image(images / "app:1", image("app"))
+    passwords = directory / "passwords"
+    hashed = subprocess.run(
+        [require("openssl"), "passwd", "-apr1", "secret"], capture_output=True, text=True, check=True
+    )
+    passwords.write_text(f"puller:{hashed.stdout}")
+    example = (CONFIG / "nginx-tls-auth.conf").read_text().replace("/var/lib/scr-watchd/", f"{state}/")
+    example = re.sub(r"^ *ssl_.*;$", "", example, flags=re.MULTILINE)
+    example = example.replace("/etc/nginx/registry.htpasswd;", f"{passwords};")
+    with site(directory / "site", state, program=require("nginx"), start=False) as made:
+        made.config.write_text(without_us(made.config.read_text()))
+        ours = made.directory / "conf.d" / "ours.conf"
+        ours.write_text(example.replace("listen 443 ssl;", f"listen 127.0.0.1:{made.port};"))
+        start_nginx(made, require("nginx"))
+        credentials = {"Authorization": "Basic " + b64encode(b"puller:secret").decode()}
+        with daemon("run", images, "--state", state, "--nginx-config", made.config) as process:
+            process.says(r"^app:1 is there")
+            answer = made.ask("/v2/app/tags/list")
+            assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+            assert made.ask("/v2/app/tags/list", headers=credentials).status == 200
+            ours.write_text(ours.read_text().replace("allow 127.0.0.0/8;", ""))
+            shutil.rmtree(images / "app:1")  # a reload
+            process.says(r"^app:1 is gone")
+            answer = made.ask("/v2/app/tags/list", headers=credentials)
+            assert (answer.status, answer.code) == (403, "DENIED")
 
 
 def evaluated(log: Path) -> list[str]:

@@ -215,6 +215,19 @@ def test_images_on_a_disk_that_comes_late_are_found(host: Machine) -> None:
     until_status(host, "^serving 1 image in 1 repository")
 
 
+def test_images_of_another_owner_have_hard_links_to_a_state_beside_them(host: Machine) -> None:
+    host.sh("mkdir -p /srv/beside; mount -t tmpfs -o mode=755 beside /srv/beside")
+    host.sh("cp -r /srv/images /srv/beside/; chown -R deploy /srv/beside/images")
+    with settings(host, 'root = "/srv/beside/images"'):
+        host.sh("systemctl restart scr-watchd")
+        assert "symbolic: a hard link from" in host.run("scr-watchd", "status", check=False).stdout
+    with settings(host, 'root = "/srv/beside/images"', 'state = "/srv/beside/state"'):
+        host.sh("systemctl restart scr-watchd")
+        assert "/srv/beside/state/store (hard links)" in host.run("scr-watchd", "status", check=False).stdout
+    host.sh("umount /srv/beside; scr-watchd accept")
+    until_status(host, "^serving 1 image in 1 repository")
+
+
 def test_a_disk_with_all_that_is_published_may_come_late(host: Machine) -> None:
     """Images and state on one disk: what is published there is served once it is mounted."""
     host.sh(

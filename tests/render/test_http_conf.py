@@ -20,7 +20,7 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.render import quote
 from scr_watchd.render.http_conf import Rendered, fixed, initial, render, static
 from scr_watchd.render.lists import page_maps
-from tests.nginxes import binaries
+from tests.nginxes import binaries, nginx_with
 from tests.render.site import catalog_with, serving, site, store_of
 from tests.trees import image
 
@@ -276,6 +276,15 @@ def test_nginx_finds_the_store_wherever_it_lies(tmp_path: Path, program: object,
         assert running.get("/v2/alpine/manifests/1").body == built.raw
         for blob, content in built.blobs.items():
             assert running.get(f"/v2/alpine/blobs/{blob}").body == content
+
+
+@pytest.mark.parametrize("program", binaries())
+def test_nginx_reads_it_where_no_server_includes_the_locations(program: object) -> None:
+    """Else a missing line would be a refusal of the whole site, and nobody would be told of the line."""
+    assert callable(program)
+    files = {"http.conf": render(small(), store="/store", mirrors=MIRRORS).files["http.conf"]}
+    with nginx_with("include http.conf;", "return 200 mine;", files=files, program=str(program())) as running:
+        assert running.ask("/v2/").body == b"mine"
 
 
 # -- any tree ------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; by apt-get as root or with sudo; without root, or without
+#    package systemd, man, lintian and shells; for the benchmarks wrk, docker-registry and inotify-tools;
+#    by apt-get as root or with sudo; without root, or without
 #    apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
-# On Debian the packages of nginx, docker and containerd start these as services, nginx on port 80. The
-# tests neither need nor touch them.
+# On Debian the packages of nginx, docker, containerd and docker-registry start these as services, nginx
+# on port 80, docker-registry on 5000. The tests neither need nor touch them.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin   # nginx lies there, and a user's PATH does not name it
@@ -47,6 +48,9 @@ need man man-db                # and with it groff
 need zsh zsh
 need fish fish
 need lintian lintian
+need wrk wrk                   # what the benchmarks measure with, and what they compare with
+need inotifywait inotify-tools
+need docker-registry docker-registry
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 # Debian's own Python has venv in a package of its own
 [ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"

@@ -1,0 +1,1 @@
+"""Measures what README.md promises, side by side with what people would use instead."""

@@ -1,0 +1,117 @@
+"""Runs the benchmarks: see README.md in this directory."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.benchmarks import limits, plots, report
+from tests.benchmarks.book import Book
+from tests.benchmarks.figures import FIGURES, Bench
+from tests.benchmarks.measure import RUNS
+from tests.benchmarks.mirrors import Mirror
+from tests.benchmarks.quick import quick, record
+from tests.benchmarks.trees import make_heavy, make_tree
+
+HERE = Path(__file__).parent
+SIZES = (10, 100, 1_000, 10_000, 100_000)
+_ONLY_AT = {"large-blobs": {10_000}, "burst": {100}}
+"""Figures that do not depend on the size of the tree, or that are about one size."""
+_LONG_LOOK_AT = 10_000  # tags: here the idle daemon is looked at for a minute
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    with workplace(arguments.directory) as directory:
+        if arguments.limits:
+            limits.measure_limits(directory, say)
+        elif arguments.quick:
+            book = quick(directory, say)
+            say(report.figures(book))
+            if arguments.record:
+                record(book)
+        else:
+            book = everything(directory, arguments.sizes, arguments.figures)
+            write(book, arguments.output, readme=arguments.readme)
+
+
+def everything(directory: Path, sizes: Iterable[int], names: Iterable[str]) -> Book:
+    """All figures, one size after another."""
+    book = Book()
+    began = time.monotonic()
+    for tags in sizes:
+        wanted = [name for name in names if tags in _ONLY_AT.get(name, {tags})]
+        with mirror(directory, tags) as made:
+            patience = 60 if tags == _LONG_LOOK_AT else 5
+            bench = Bench(book, made, seconds=1, patience=patience, runs=RUNS)
+            for name in wanted:
+                if name != "start" and not made.current.exists():
+                    made.publish()
+                FIGURES[name](bench)
+                say(f"{time.monotonic() - began:5.0f} s  {tags:,} tags: {name}")
+    return book
+
+
+def write(book: Book, output: Path, *, readme: bool) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    table = report.targets(book)
+    (output / "figures.json").write_bytes(book.to_json())
+    (output / "figures.svg").write_text(plots.draw(book))
+    (output / "figures.md").write_text(f"{table}\n{report.figures(book)}")
+    if readme:
+        report.into_readme(HERE.parent.parent / "README.md", table)
+    say(table)
+    say(f"written to {output}")
+
+
+@contextmanager
+def workplace(directory: Path | None) -> Iterator[Path]:
+    """A directory for everything, which nginx's workers may enter."""
+    with tempfile.TemporaryDirectory(prefix="scrbench", dir=directory) as name:
+        Path(name).chmod(0o755)
+        make_heavy(Path(name, "heavy"))
+        yield Path(name)
+
+
+@contextmanager
+def mirror(directory: Path, tags: int) -> Iterator[Mirror]:
+    place = directory / str(tags)
+    place.mkdir()
+    yield Mirror(make_tree(place / "images", tags, heavy=directory / "heavy"), place)
+    shutil.rmtree(place)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    made.add_argument("--quick", action="store_true", help="two minutes: the ratios that CI compares")
+    made.add_argument("--record", action="store_true", help="with --quick: note its ratios for CI")
+    made.add_argument("--limits", action="store_true", help="100,000 and 250,000 tags; takes its time")
+    made.add_argument("--sizes", type=_numbers, default=SIZES, metavar="N,N", help="how many tags")
+    made.add_argument(
+        "--figures", type=_names, default=tuple(FIGURES), metavar="A,B", help=", ".join(FIGURES)
+    )
+    made.add_argument("--directory", type=Path, help="where to make the trees: a disk, not a tmpfs")
+    made.add_argument("--output", type=Path, default=HERE / "results", help="where to write the results")
+    made.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    return made
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""How each figure is measured. Every function measures one group at one number of tags into a book.
+
+They are also what to put under a profiler: `python -m tests.benchmarks --figures light --sizes 10000`.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, pairwise
+from pathlib import Path
+
+from scr_watchd.commands.running import Keeper
+from tests.benchmarks import measure, mirrors, original, servers
+from tests.benchmarks.book import Book
+from tests.benchmarks.measure import Sample, Usage, interleaved
+from tests.benchmarks.mirrors import Mirror, cpu_seconds, keeper
+from tests.benchmarks.servers import Serving, load
+from tests.benchmarks.trees import Target, Tree, link_tree
+from tests.clients.real_images import skopeo
+from tests.http import ask
+from tests.trees import image, write_image
+from tests.waiting import until
+
+_RACY_SECONDS = 2.1  # what is younger is looked at again, because its timestamps may lie
+_RELOAD = b": reconfiguring"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the figures of one size work with. ``seconds`` is how long a load lasts, ``patience`` how
+    long an idle daemon is looked at."""
+
+    book: Book
+    mirror: Mirror
+    seconds: int
+    patience: int
+    runs: int
+
+    @property
+    def tree(self) -> Tree:
+        return self.mirror.tree
+
+    @property
+    def tags(self) -> int:
+        return self.tree.tags
+
+    @property
+    def original(self) -> Path:
+        """The file of the original's shape for this tree."""
+        path = self.mirror.directory / "original.conf"
+        if not path.exists():
+            path.write_text("".join(original.generate(str(self.tree.root))))
+        return path
+
+    def note(self, key: str, ours: Sample, theirs: Sample | None = None) -> None:
+        self.book.note(key, self.tags, ours, theirs)
+
+    def interleaved(self, *measures: Callable[[], float]) -> list[Sample]:
+        return interleaved(*measures, runs=self.runs, warm_up=self.tags <= 10_000)
+
+    @contextmanager
+    def ours(self) -> Iterator[Serving]:
+        with servers.nginx(self.mirror.directory / "ours", self.mirror.http, self.mirror.server) as serving:
+            yield serving
+
+    @contextmanager
+    def theirs(self) -> Iterator[Serving]:
+        """An nginx of the original's shape; all else is as ours."""
+        with servers.nginx(
+            self.mirror.directory / "theirs", servers.RECOMMENDED, f"include {self.original};"
+        ) as serving:
+            yield serving
+
+    @contextmanager
+    def registry(self, *images: Target) -> Iterator[Serving]:
+        """docker-registry with these images."""
+        with servers.docker_registry(self.mirror.directory / "registry", self.tree.root, *images) as serving:
+            yield serving
+
+
+# -- nginx reads it ------------------------------------------------------------------------------------
+
+
+def parse(bench: Bench) -> None:
+    directory = bench.mirror.directory / "parse"
+
+    def ours() -> float:
+        return servers.nginx_test(directory, bench.mirror.http, bench.mirror.server).cpu
+
+    def theirs() -> float:
+        return servers.nginx_test(directory, "", f"include {bench.original};").cpu
+
+    bench.note("parse-cpu", *bench.interleaved(ours, theirs))
+
+
+def memory(bench: Bench) -> None:
+    def of(start: Callable[[], object], key: str) -> Callable[[], float]:
+        def one() -> float:
+            with start() as serving:  # type: ignore[attr-defined]
+                master, worker = measure.family(serving.pid)
+                if key == "parse-memory":
+                    return measure.megabytes(measure.status(master, "VmHWM"))
+                return measure.megabytes(measure.status(worker, "RssAnon"))
+
+        return one
+
+    for key in ("parse-memory", "worker-memory"):
+        bench.note(key, *interleaved(of(bench.ours, key), of(bench.theirs, key), runs=1, warm_up=False))
+
+
+# -- nginx serves it -----------------------------------------------------------------------------------
+
+
+def small_blob(bench: Bench) -> None:
+    path = bench.tree.last.blob_path(0)
+    with bench.ours() as ours, bench.theirs() as theirs:
+        _loads(bench, ours, theirs, path, "small-blob")
+
+
+def manifest(bench: Bench) -> None:
+    """docker-registry holds this image only, whatever the size of the tree: that favours it."""
+    with bench.ours() as ours, bench.registry(bench.tree.last) as theirs:
+        _loads(bench, ours, theirs, bench.tree.last.manifest_path, "manifest")
+
+
+def large_blobs(bench: Bench) -> None:
+    tree = bench.tree
+    with bench.ours() as ours, bench.registry(tree.six, tree.hundred) as theirs:
+        for key, target in (("six", tree.six), ("hundred", tree.hundred)):
+            bench.note(key, *bench.interleaved(*_rates(bench, target.blob_path(-1), ours, theirs)))
+
+
+def _loads(bench: Bench, ours: Serving, theirs: Serving, path: str, key: str) -> None:
+    """Requests a second and a CPU second, of the same runs."""
+    walls: list[list[float]] = [[], []]
+
+    def of(server: Serving, wall: list[float]) -> Callable[[], float]:
+        def one() -> float:
+            got = load(server, path, seconds=bench.seconds)
+            wall.append(got.requests_a_second)
+            return got.requests_a_cpu_second
+
+        return one
+
+    bench.note(key, *bench.interleaved(of(ours, walls[0]), of(theirs, walls[1])))
+    bench.note(f"{key}-wall", *(Sample(tuple(each[-bench.runs :])) for each in walls))
+
+
+def _rates(bench: Bench, path: str, *each: Serving) -> list[Callable[[], float]]:
+    return [
+        lambda server=server: load(server, path, seconds=bench.seconds, connections=4).megabytes_a_cpu_second  # type: ignore[misc]
+        for server in each
+    ]
+
+
+# -- passes --------------------------------------------------------------------------------------------
+
+
+def passes(bench: Bench) -> None:
+    """Beside them the generator of the original's shape, which always reads everything."""
+    until(time.time, lambda now: now > _newest(bench.tree) + _RACY_SECONDS)
+    generator = ["/usr/bin/env", "python3", original.__file__, bench.tree.root]
+    with keeper(bench.mirror) as here:
+        here.look(full=True)
+        light, full, one, theirs = bench.interleaved(
+            lambda: cpu_seconds(lambda: here.look(full=False)),
+            lambda: cpu_seconds(lambda: here.look(full=True)),
+            _changing(bench.tree, here),
+            lambda: measure.run(generator).cpu,
+        )
+    for key, ours in (("light", light), ("full", full), ("one", one)):
+        bench.note(key, ours, theirs)
+    shutil.rmtree(bench.tree.root / "bench")
+
+
+def _changing(tree: Tree, here: Keeper) -> Callable[[], float]:
+    """Changes one tag and makes the pass that finds it; returns the CPU seconds of that pass."""
+    number = count()
+
+    def one() -> float:
+        write_image(tree.root / "bench" / "changing", image(f"number {next(number)}"))
+        return cpu_seconds(lambda: here.look(full=False))
+
+    return one
+
+
+def _newest(tree: Tree) -> float:
+    return (tree.root / tree.last.directory / "manifest.json").stat().st_ctime
+
+
+# -- the daemon starts ---------------------------------------------------------------------------------
+
+
+def start(bench: Bench) -> None:
+    """Beside an nginx that runs. Cold is without a state directory: every link is made."""
+
+    def cold() -> float:
+        bench.mirror.forget()
+        return ready()
+
+    def ready() -> float:
+        with mirrors.running(bench.mirror, config) as daemon:
+            return daemon.seconds_to_ready
+
+    with mirrors.site(bench.mirror) as (_, config):
+        runs = bench.runs if bench.tags <= 10_000 else 1
+        bench.note("cold", interleaved(cold, runs=runs, warm_up=False)[0])
+        bench.note("warm", interleaved(ready, runs=bench.runs, warm_up=False)[0])
+
+
+# -- from drop to pull ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Dropper:
+    """Drops one image after another into a tree with skopeo, and pulls each."""
+
+    root: Path
+    serving: Serving
+    source: Path
+    numbers: Iterator[int]
+
+    def drop(self) -> Usage:
+        """From the last byte that skopeo wrote to the end of the first pull, and what nginx spent."""
+        target = self.root / "bench" / f"dropped{next(self.numbers)}"
+        target.parent.mkdir(exist_ok=True)
+        before = self.serving.cpu()
+        skopeo("copy", "--quiet", "--insecure-policy", f"dir:{self.source}", f"dir:{target}")
+        written = (target / "manifest.json").stat().st_mtime_ns / 1e9
+        path = f"/v2/bench/manifests/{target.name}"
+        until(lambda: ask(self.serving.address, path).status == 200, seconds=60)
+        for blob in self.source.glob("?" * 64):
+            until(lambda blob=blob: self._has(blob.name), seconds=10)  # type: ignore[misc]
+        return Usage(time.time() - written, self.serving.cpu() - before)
+
+    def _has(self, hexadecimal: str) -> bool:
+        return ask(self.serving.address, f"/v2/bench/blobs/sha256:{hexadecimal}").status == 200
+
+
+def drop(bench: Bench) -> None:
+    """With default settings; the loop has a tree of its own, of the same files."""
+    with dropping(bench) as (our_drop, source):
+        if bench.tags > 10_000:  # the loop takes half a minute for each image there
+            samples = [our_drop() for _ in range(bench.runs + 1)][1:]
+            bench.note("drop", Sample(tuple(each.wall for each in samples)))
+        else:
+            with _looping(bench, source) as their_drop:
+                pairs = [(our_drop(), their_drop()) for _ in range(bench.runs + 1)][1:]
+            _note_drops(bench, pairs)
+
+
+@contextmanager
+def dropping(bench: Bench) -> Iterator[tuple[Callable[[], Usage], Path]]:
+    """The daemon at work; a call that drops an image, pulls it, and says what that took; the image."""
+    source = write_image(bench.mirror.directory / "source", image("dropped"))
+    with mirrors.site(bench.mirror) as (serving, config), mirrors.running(bench.mirror, config) as daemon:
+        ours = Dropper(bench.tree.root, serving, source, count())
+
+        def our_drop() -> Usage:
+            _until_it_may_reload(daemon)
+            before = daemon.cpu()
+            usage = ours.drop()
+            return Usage(usage.wall, usage.cpu + daemon.cpu() - before)
+
+        yield our_drop, source
+    shutil.rmtree(bench.tree.root / "bench")
+
+
+def _note_drops(bench: Bench, pairs: list[tuple[Usage, Usage]]) -> None:
+    quiet = 0.25  # quiet_seconds, the default; the loop waits for nothing
+    theirs = Sample(tuple(their.wall for _, their in pairs))
+    bench.note("drop", Sample(tuple(our.wall for our, _ in pairs)), theirs)
+    bench.note("publish", Sample(tuple(our.wall - quiet for our, _ in pairs)), theirs)
+    cpus = [Sample(tuple(each)) for each in zip(*((our.cpu, their.cpu) for our, their in pairs), strict=True)]
+    bench.note("publish-cpu", *cpus)
+
+
+@contextmanager
+def _looping(bench: Bench, source: Path) -> Iterator[Callable[[], Usage]]:
+    """An inotifywait loop over a second tree, and an nginx that reads what it writes."""
+    tree = link_tree(bench.tree, bench.mirror.directory / "their-images")
+    included = bench.mirror.directory / "loop.conf"
+    included.write_text("".join(original.generate(str(tree.root))))
+    directory = bench.mirror.directory / "loop"
+    (tree.root / "bench").mkdir()  # a directory that appears is watched only after a moment
+    with (
+        servers.nginx(directory, servers.RECOMMENDED, f"include {included};", workers=2) as serving,
+        servers.inotify_loop(tree.root, included, directory, directory / "nginx.conf") as pid,
+    ):
+        theirs = Dropper(tree.root, serving, source, count())
+
+        def their_drop() -> Usage:
+            before = measure.cpu(measure.family(pid))
+            usage = theirs.drop()
+            return Usage(usage.wall, usage.cpu + measure.cpu(measure.family(pid)) - before)
+
+        yield their_drop
+
+
+def _until_it_may_reload(daemon: mirrors.Daemon) -> None:
+    """Images come one at a time here: wait until the shortest time between two reloads is over."""
+    last = daemon.log.stat().st_mtime
+    until(time.time, lambda now: now > last + 2.2)
+
+
+# -- the daemon is idle --------------------------------------------------------------------------------
+
+
+def idle(bench: Bench) -> None:
+    """No rescan comes while it is looked at; what one costs is measured by asking for some."""
+    with (
+        mirrors.site(bench.mirror) as (serving, config),
+        mirrors.running(bench.mirror, config, "--rescan-seconds", 86400) as daemon,
+    ):
+        resident = daemon.resident()
+        before, woken = measure.cpu_of_threads(daemon.process.pid), daemon.switches()
+        load(serving, bench.tree.last.blob_path(0), seconds=bench.patience)
+        spent, woken = measure.cpu_of_threads(daemon.process.pid) - before, daemon.switches() - woken
+        rescan = Sample(tuple(daemon.rescan() for _ in range(bench.runs)))
+    bench.note("idle", Sample((100 * spent / bench.patience,)))
+    bench.note("wakes", Sample((60 * woken / bench.patience,)))
+    # every 10 s, or after fifty times what it costs
+    bench.note("rescans", Sample(tuple(100 * cost / max(10, 50 * cost) for cost in rescan.values)))
+    with bench.registry(bench.tree.last) as registry:
+        theirs = measure.megabytes(measure.status(registry.pid, "VmRSS"))
+    bench.note("resident", Sample((resident,)), Sample((theirs,)))
+
+
+def burst(bench: Bench, *, images: int = 1000, seconds: float = 10) -> None:
+    """Many images, evenly over some seconds; how soon after the last all can be pulled."""
+    with mirrors.site(bench.mirror) as (serving, config), mirrors.running(bench.mirror, config) as daemon:
+        _until_it_may_reload(daemon)
+        with _reloads(config.with_name("error.log")) as reloads:
+            began = time.monotonic()
+            for number in range(images):
+                due = began + number * seconds / images
+                time.sleep(max(0, due - time.monotonic()))
+                write_image(bench.tree.root / "bench" / f"burst{number}", image(f"burst {number}"))
+            last = time.monotonic()
+            until(lambda: len(_tags(serving)) == images, seconds=60)
+            bench.note("burst", Sample((time.monotonic() - last,)))
+        for tag in _tags(serving):
+            assert ask(serving.address, f"/v2/bench/manifests/{tag}").status == 200
+        gaps = [after - before for before, after in pairwise(reloads)]
+        bench.note("burst-gap", Sample((min(gaps),)))
+    shutil.rmtree(bench.tree.root / "bench")
+
+
+@contextmanager
+def _reloads(log: Path) -> Iterator[list[float]]:
+    """When nginx began to read its configuration again, as its log tells."""
+    moments: list[float] = []
+    before = log.read_bytes().count(_RELOAD)
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.01):
+            if log.read_bytes().count(_RELOAD) - before > len(moments):
+                moments.append(time.monotonic())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield moments
+    finally:
+        done.set()
+        thread.join()
+
+
+def _tags(serving: Serving) -> list[str]:
+    answer = ask(serving.address, "/v2/bench/tags/list")
+    return list(answer.json()["tags"]) if answer.status == 200 else []
+
+
+FIGURES: dict[str, Callable[[Bench], None]] = {
+    "parse": parse,
+    "memory": memory,
+    "small-blob": small_blob,
+    "manifest": manifest,
+    "large-blobs": large_blobs,
+    "passes": passes,
+    "start": start,
+    "drop": drop,
+    "idle": idle,
+    "burst": burst,
+}

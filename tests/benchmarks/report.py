@@ -1,0 +1,72 @@
+"""Writes what was measured: a table of every figure, and README.md's table of the targets."""
+
+from pathlib import Path
+
+from tests.benchmarks.book import KINDS, TARGETS, Book, Limit
+from tests.benchmarks.measure import Sample
+
+BEGIN = "<!-- benchmarks: written by python -m tests.benchmarks --readme -->"
+END = "<!-- end of benchmarks -->"
+
+
+def figures(book: Book) -> str:
+    """Every figure at every size: the median, and the range of the runs."""
+    sizes = sorted({tags for figure in book.figures.values() for tags in figure.ours})
+    lines = [
+        "| figure | of | " + " | ".join(f"{size:,} tags" for size in sizes) + " |",
+        "|---|---|" + "---|" * len(sizes),
+    ]
+    for key, figure in book.figures.items():
+        kind = KINDS[key]
+        rows = [("scr-watchd", figure.ours)] + ([(kind.rival, figure.theirs)] if figure.theirs else [])
+        for number, (name, samples) in enumerate(rows):
+            cells = " | ".join(_cell(samples.get(size)) for size in sizes)
+            title = f"{kind.title}, {kind.unit}" if number == 0 else ""
+            lines.append(f"| {title} | {name} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def targets(book: Book) -> str:
+    """Every target with what was measured, met or not."""
+    lines = ["| what | tags | target | measured | |", "|---|---|---|---|---|"]
+    for limit in TARGETS:
+        kind, value, met = KINDS[limit.key], limit.value(book), limit.is_met(book)
+        versus = f", against {kind.rival}" if limit.of == "ratio" else ""
+        shown = "not measured" if value is None else _value(limit, value)
+        verdict = "" if met is None else "met" if met else "**not met**"
+        lines.append(f"| {kind.title}{versus} | {limit.tags:,} | {_wanted(limit)} | {shown} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def into_readme(readme: Path, table: str) -> None:
+    """Put ``table`` between the markers of README.md."""
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin, f"{readme} has lost its first marker"
+    assert end, f"{readme} has lost its last marker"
+    readme.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+
+
+def _wanted(limit: Limit) -> str:
+    unit = _unit(limit)
+    return f"≤ {limit.at_most:g}{unit}" if limit.at_most is not None else f"≥ {limit.at_least:g}{unit}"
+
+
+def _value(limit: Limit, value: float) -> str:
+    return f"{_number(value)}{_unit(limit)}"
+
+
+def _unit(limit: Limit) -> str:
+    return " times" if limit.of == "ratio" else f" {KINDS[limit.key].unit}"
+
+
+def _cell(sample: Sample | None) -> str:
+    if sample is None:
+        return ""
+    if len(sample.values) == 1:
+        return _number(sample.median)
+    return f"{_number(sample.median)} ({_number(sample.low)} to {_number(sample.high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -14,8 +14,8 @@ directories are as it left them, and mends what is not from the tree.
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,9 @@ from scr_watchd.words import copy_again, printable
 
 # link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
-_BATCH = 256  # manifests that are written before they are synced, so that one journal commit does for all
+_BATCH = 4096  # manifests that are written before they are synced
+_FEW = 8  # files to sync that are not worth threads
+_SYNCS = 16  # at a time, so that one commit of the file system's journal does for many
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
 _INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
 
@@ -45,6 +47,15 @@ class Taken:
     images: tuple[Image, ...]
     problems: tuple[Problem, ...] = ()
     waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """The directory for blobs that is open: of which repository and algorithm."""
+
+    of: tuple[str, str]
+    descriptor: int
+    place: str
 
 
 class _UnusableError(Exception):
@@ -90,20 +101,24 @@ class Store:
         self._progress = progress
         self._hasher = hasher
         self._trusting = trusting
+        self._copies = f"{place.path}/.manifests/sha256"
         self._taken: dict[_Key, Image] = {}
         self._waiting: tuple[Image, ...] = ()
+        self._jobs: list[tuple[Job, _Key, bool]] = []
         self._symbolic: set[RepositoryName] = set()
         self._dropped: set[RepositoryName] = set()
         self._marks: dict[str, _Mark] = {}
-        self._dirty: dict[str, Path] = {}
-        self._unsynced: dict[Path, Path] = {}
+        self._dirty: set[str] = set()
+        self._unsynced: dict[str, str] = {}
         self._inline_left = 0
-        self._open: tuple[str, int] | None = None
+        self._open: _Open | None = None
+        self._touched: set[str] = set()
+        self._pruned_for: dict[str, list[Image]] | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether the store is as the last pass left it: it may lie where others remove it."""
-        return all(_mark(Path(path)) == mark for path, mark in self._marks.items())
+        return all(_mark(path) == mark for path, mark in self._marks.items())
 
     @property
     def has_news(self) -> bool:
@@ -118,10 +133,11 @@ class Store:
         """
         wanted = {_key(image): image for image in images}
         if wanted:  # else it may be a mount point without its disk: no place to make directories
-            make_directory(self._manifests)
+            make_directory(Path(self._copies))
         again = self._to_look_at_again(wanted)
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
+        self._jobs.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         self._dropped.clear()
         look = _Look()
@@ -143,6 +159,8 @@ class Store:
         self._trusting = False
         if self._hasher is not None:
             self._hasher.forget_good()
+            for job, owner, urgent in self._jobs:
+                self._hasher.submit(job, owner=owner, urgent=urgent)
         return Taken(tuple(look.kept.values()), tuple(look.problems), len(look.waiting))
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
@@ -151,7 +169,7 @@ class Store:
         blobs: dict[Digest, Descriptor] = {}
         queue = [digest]
         try:
-            with open_directory(self._manifests) as directory:
+            with open_directory(self._copies) as directory:
                 while queue:
                     wanted = queue.pop()
                     if wanted in manifests:
@@ -176,39 +194,79 @@ class Store:
         """Remove everything that none of ``images`` needs, nor an image that waits for its hashes.
 
         Returns how many files that were. Only what can be ours: other files may lie in a store that
-        was chosen by hand.
+        was chosen by hand. The first time all of the store is looked at, later what has changed.
         """
-        removed = 0
-        manifests: set[str] = set()
-        blobs: dict[str, set[str]] = {}
+        needed: dict[str, list[Image]] = {}
         for image in (*images, *self._waiting):
-            manifests |= {manifest.digest.hex for manifest in image.manifests}
-            blobs.setdefault(image.repository, set()).update(blob.digest.hex for blob in image.blobs)
-        make_directory(self._manifests)
-        with os.scandir(self._manifests) as copies:
-            for copy in copies:
-                if copy.name not in manifests and not copy.is_dir(follow_symlinks=False):
-                    os.unlink(copy.path)
-                    removed += 1
+            needed.setdefault(image.repository, []).append(image)
+        before, self._pruned_for = self._pruned_for, None  # if anything fails below, all is looked at again
+        if before is None:
+            changed = {*self._repositories(), *needed}
+            is_less = True
+        else:
+            differ = {name for name in {*before, *needed} if before.get(name) != needed.get(name)}
+            changed = differ | self._touched
+            is_less = any(
+                image not in needed.get(name, ()) for name in differ for image in before.get(name, ())
+            )
+        removed = self._prune_copies(needed) if is_less else 0
+        for name in sorted(changed, reverse=True):  # a repository may lie below another
+            removed += self._prune_blobs(name, needed.get(name, []))
+        self._touched.clear()
+        self._pruned_for = needed
+        return removed
+
+    def _prune_copies(self, needed: dict[str, list[Image]]) -> int:
+        make_directory(Path(self._copies))
+        names = {
+            manifest.digest.hex
+            for images in needed.values()
+            for image in images
+            for manifest in image.manifests
+        }
+        with os.scandir(self._copies) as copies:
+            unneeded = [
+                copy.path
+                for copy in copies
+                if copy.name not in names and not copy.is_dir(follow_symlinks=False)
+            ]
+        for path in unneeded:
+            os.unlink(path)
+        self._marks[self._copies] = _mark(self._copies)
+        return len(unneeded)
+
+    def _repositories(self) -> Iterator[str]:
+        """Every directory of the store that may hold blobs."""
         base = str(self.place.path)
-        shrunk: set[str] = set()
-        for path, _, files in os.walk(base, topdown=False):
-            repository, inside, _ = path[len(base) + 1 :].partition("/.blobs")
-            if not inside and path not in shrunk:
-                continue
-            needed = blobs.get(repository, set())
-            for name in files if inside else ():
+        for path, names, _ in os.walk(base):
+            if ".blobs" in names:
+                yield path[len(base) + 1 :]
+            names[:] = [name for name in names if not name.startswith(".")]
+
+    def _prune_blobs(self, repository: str, images: list[Image]) -> int:
+        """Remove the blobs of a repository that none of ``images`` needs, and what is empty then."""
+        needed = {blob.digest.hex for image in images for blob in image.blobs}
+        removed = 0
+        top = f"{self.place.path}/{repository}/.blobs"
+        for path, _, files in os.walk(top, topdown=False):
+            for name in files:
                 if name not in needed:
                     os.unlink(f"{path}/{name}")
                     removed += 1
-            if path != base and not os.listdir(path):
+            if not os.listdir(path):
                 os.rmdir(path)
                 self._marks.pop(path, None)
-                shrunk.add(os.path.dirname(path))
             elif path in self._marks:
-                self._marks[path] = _mark(Path(path))
-        self._marks[str(self._manifests)] = _mark(self._manifests)
+                self._marks[path] = _mark(path)
+        if not os.path.exists(top):
+            self._remove_empty(repository)
         return removed
+
+    def _remove_empty(self, repository: str) -> None:
+        """Remove the directory of a repository and those above it, as far as they are empty."""
+        while repository and _is_empty(f"{self.place.path}/{repository}"):
+            os.rmdir(f"{self.place.path}/{repository}")
+            repository = repository.rpartition("/")[0]
 
     def only_here(self, images: Iterable[Image]) -> int:
         """The bytes of the blobs of ``images`` that nothing but the store holds."""
@@ -227,12 +285,13 @@ class Store:
         """Repositories whose directories others changed, or with links that lead to the files of an
         image that is gone or cut off; and images of which new hashes are known."""
         again: set[object] = set()
-        repositories = {str(image.repository) for image in wanted.values()}
-        if self._marks.get(str(self._manifests)) != _mark(self._manifests):
-            again |= repositories
+        if self._marks.get(self._copies) != _mark(self._copies):
+            again |= {image.repository for image in wanted.values()}
         for path, mark in list(self._marks.items()):
-            if _mark(Path(path)) != mark:
-                again.add(path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0])
+            if _mark(path) != mark:
+                repository = path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0]
+                again.add(repository)
+                self._touched.add(repository)
                 del self._marks[path]
         for key, image in self._taken.items():
             if key not in wanted or (image.repository in self._symbolic and wanted[key] is not image):
@@ -244,6 +303,7 @@ class Store:
     # -- blobs -------------------------------------------------------------------------------------
 
     def _attempt(self, root: int, image: Image, look: _Look, *, changed: bool) -> None:
+        self._touched.add(image.repository)
         try:
             self._take(root, image, changed=changed)
         except _UnusableError as error:
@@ -280,7 +340,7 @@ class Store:
             if not self._trusting:
                 self._prove(source, image, blob, before, wait=True)
             self._link(source, directory, image, blob, before, replace=existing is not None)
-            self._dirty[place] = Path(place)
+            self._dirty.add(place)
             if self._trusting:
                 self._prove(source, image, blob, before, wait=False)
         else:
@@ -305,7 +365,7 @@ class Store:
             leads_here = os.readlink(file, dir_fd=directory) == self._target(image, blob.digest)
             if leads_here and self.place.hard_links:  # of a time when none could be made
                 self._link(source, directory, image, blob, before, replace=True)
-                self._dirty[place] = Path(place)
+                self._dirty.add(place)
         else:
             leads_here = existing.st_ino == before.st_ino
         # bytes that are there twice, and ours are the last link to the old ones
@@ -320,7 +380,7 @@ class Store:
             raise
         if proven and self.place.hard_links and not leads_here and stat.S_ISREG(existing.st_mode):
             self._link(source, directory, image, blob, before, replace=True)
-            self._dirty[place] = Path(place)
+            self._dirty.add(place)
 
     def _link(
         self,
@@ -366,7 +426,7 @@ class Store:
     def _drop(self, repository: RepositoryName, place: str, file: str) -> None:
         """Remove a link: what is served is true, or is not served."""
         os.unlink(f"{place}/{file}")
-        self._dirty[place] = Path(place)
+        self._dirty.add(place)
         self._dropped.add(repository)
 
     def _hard_link(self, source: int, file: str, directory: int, new: str) -> bool:
@@ -406,16 +466,17 @@ class Store:
 
     def _directory(self, repository: RepositoryName, algorithm: str) -> tuple[int, str]:
         """A descriptor of the directory for blobs, open until another is asked for, and its path."""
-        place = f"{self.place.path}/{repository}/.blobs/{algorithm}"
-        if self._open is None or self._open[0] != place:
+        if self._open is None or self._open.of != (repository, algorithm):
             self._close()
+            place = f"{self.place.path}/{repository}/.blobs/{algorithm}"
             make_directory(Path(place))
-            self._open = place, os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._open[1], place
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._open = _Open((repository, algorithm), descriptor, place)
+        return self._open.descriptor, self._open.place
 
     def _close(self) -> None:
         if self._open is not None:
-            os.close(self._open[1])
+            os.close(self._open.descriptor)
             self._open = None
 
     @contextmanager
@@ -456,7 +517,7 @@ class Store:
                 self._copy_again(image, file),
             )
         job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest)
-        self._hasher.submit(job, owner=_key(image), urgent=wait)
+        self._jobs.append((job, _key(image), wait))
         if wait:
             raise _WaitingError
         return False
@@ -480,19 +541,15 @@ class Store:
 
     # -- manifests ---------------------------------------------------------------------------------
 
-    @property
-    def _manifests(self) -> Path:
-        return self.place.path / ".manifests" / "sha256"
-
     def _take_manifest(self, source: int, manifest: ManifestFile) -> None:
-        copy = self._manifests / manifest.digest.hex
-        new = copy.with_name(f".{manifest.digest.hex}.new")
+        copy = f"{self._copies}/{manifest.digest.hex}"
+        new = f"{self._copies}/.{manifest.digest.hex}.new"
         if new in self._unsynced or _is_copy(copy, manifest):
             return
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
         if sha256(raw).hexdigest() != manifest.digest.hex:
             raise _changed(f"{manifest.file} is not what it was")
-        new.unlink(missing_ok=True)
+        _unlink(new)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "wb") as file:
             file.write(raw)
@@ -506,21 +563,30 @@ class Store:
 
     def _sync(self) -> None:
         """Have everything that was written since the last time survive a power cut."""
-        for new in self._unsynced:
-            _fsync(new)
+        self._fsync(self._unsynced)
         for new, copy in self._unsynced.items():
-            new.rename(copy)
+            os.rename(new, copy)
         if self._unsynced:
-            self._dirty[str(self._manifests)] = self._manifests
+            self._dirty.add(self._copies)
         self._unsynced.clear()
-        for path in self._dirty.values():
-            _fsync(path)
-        for place in (*self._dirty, str(self._manifests)):
-            self._marks[place] = _mark(Path(place))
+        self._fsync(self._dirty)
+        for place in (*self._dirty, self._copies):
+            self._marks[place] = _mark(place)
         self._dirty.clear()
         for place, mark in self._marks.items():
             if mark == (0, 0):  # seen for the first time, and in order
-                self._marks[place] = _mark(Path(place))
+                self._marks[place] = _mark(place)
+
+    def _fsync(self, paths: Collection[str]) -> None:
+        if len(paths) <= _FEW:
+            for path in paths:
+                _fsync(path)
+            return
+        from concurrent.futures import ThreadPoolExecutor  # for a first start, not for an idle daemon
+
+        with ThreadPoolExecutor(_SYNCS) as threads:
+            for _ in threads.map(_fsync, paths):
+                self._progress()
 
 
 @contextmanager
@@ -553,9 +619,9 @@ def _changed(what: str) -> _UnusableError:
     )
 
 
-def _is_copy(path: Path, manifest: ManifestFile) -> bool:
+def _is_copy(path: str, manifest: ManifestFile) -> bool:
     """Whether ``path`` is our copy, and not a link that somebody put there to save space."""
-    status = _lstat(str(path))
+    status = _lstat(path)
     return (
         status is not None
         and stat.S_ISREG(status.st_mode)
@@ -574,9 +640,9 @@ def _moment(digest: Digest) -> int:
     return 946_684_800 + int(digest.hex[:8], 16) % 631_152_000
 
 
-def _mark(path: Path) -> _Mark:
+def _mark(path: str) -> _Mark:
     """What changes when somebody adds or removes a name in ``path``; ``(0, 0)`` if it is gone."""
-    status = _lstat(str(path))
+    status = _lstat(path)
     return (status.st_ino, status.st_mtime_ns) if status is not None else (0, 0)
 
 
@@ -587,14 +653,19 @@ def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
         return None
 
 
-def _unlink(name: str, directory: int) -> None:
-    try:
+def _unlink(name: str, directory: int | None = None) -> None:
+    with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.listdir(path)
     except FileNotFoundError:
-        return
+        return False
 
 
-def _fsync(path: Path) -> None:
+def _fsync(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

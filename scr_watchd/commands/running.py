@@ -1,5 +1,6 @@
 """What `run` and `serve` share: from Settings to a world, and the loop around it."""
 
+import gc
 import logging
 import math
 import signal
@@ -48,14 +49,22 @@ class Keeper:
     watch: Watch
     reporter: Reporter
     rhythm: Rhythm
+    look_again: Callable[[], None]
 
     hints: int = 0
     """How often something is known to have changed; counted in other threads."""
     _hints_before: int = 0
     _settled: bool = False
+    _is_first: bool = True
 
     def look(self, *, full: bool) -> Outcome:
-        self.watch.ensure()
+        """Make a pass. The first one does not wait for the watch, which takes as long as the pass in a
+        large tree; the next, soon after, sees what changed meanwhile."""
+        if self._is_first:
+            self.look_again()
+        else:
+            self.watch.ensure()
+        self._is_first = False
         expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
         self._hints_before = self.hints
         outcome = reconcile(self.world, full=full)
@@ -69,7 +78,15 @@ class Keeper:
         self.reporter.watch_mode = self.watch.mode
         self.reporter.store = self.world.store.place if self.world.store else None
         self.reporter.reader = self.world.scanner.reader
+        _keep_what_is_known()
         return outcome
+
+
+def _keep_what_is_known() -> None:
+    """Spare Python's cycle collector what a pass has found: with every pass it would go through all of
+    it several times, for as long as the pass itself takes. What is dropped is freed all the same."""
+    gc.collect()  # of this pass only
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +188,7 @@ def build(
         put()
 
     watch = Watch(settings.root, hint, events=settings.watch != "poll")
-    keeper = Keeper(world, watch, reporter, rhythm)
+    keeper = Keeper(world, watch, reporter, rhythm, look_again=put)
     return keeper
 
 
@@ -221,6 +238,8 @@ def keep(
         seconds_to_ping=notifier.seconds_to_ping,
         tend=tend,
     )
+    if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
+        notifier.ready("serving what was published last; looking at the tree")
     threading.excepthook = lambda arguments: _watcher_died(arguments, inbox)
     try:
         loop.run(inbox, hooks, keeper.rhythm)

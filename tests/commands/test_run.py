@@ -381,6 +381,20 @@ def test_the_service_manager_is_told(host: Host, tmp_path: Path) -> None:
     assert "WATCHDOG=1" not in messages
 
 
+def test_the_service_manager_need_not_wait_where_an_earlier_run_has_published(host: Host) -> None:
+    write_image(host.images / "app:1", image("first"))
+    host.initial()
+    start_nginx(host.site, host.nginx)
+    assert scr_watchd(*host.arguments("--once")).returncode == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = host.state.parent / "notify"
+        manager.bind(str(address))
+        manager.settimeout(10)
+        with daemon(*host.arguments(), NOTIFY_SOCKET=str(address)):
+            assert "STATUS=serving what was published last" in _message(manager, "READY=1")
+            _message(manager, "STATUS=serving 1 image in 1 repository")
+
+
 def test_the_watchdog_is_pinged_from_the_loop(host: Host) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = host.state.parent / "notify"

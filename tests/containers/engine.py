@@ -1,27 +1,27 @@
-"""A dockerd of the tests' own: in namespaces of its own, so that it touches nothing of this machine,
-and nothing of it is left when it ends."""
+"""A dockerd that builds and runs: with a network of its own, the ports that containers publish are in
+there, and no port of this machine is taken."""
 
 import contextlib
 import ctypes
 import json
 import os
-import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.engines import dockerd
 from tests.http import Response, ask
 from tests.nginxes import IN_CI, require
 from tests.waiting import until
 
-_ENTER = 'ip link set lo up && exec "$@"'
+_OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 _CLONE_NEWNET = 0x40000000
 
 
@@ -30,13 +30,8 @@ class Engine:
     """A running dockerd. With a network of its own the ports that containers publish are in there."""
 
     directory: Path
-    unshare: "subprocess.Popen[bytes]"
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def pid(self) -> int:
-        children = Path(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children").read_text().split()
-        return int(children[0])
+    pid: int
+    environment: Mapping[str, str]
 
     def run(self, *command: object, check: bool = True, **more: Any) -> "subprocess.CompletedProcess[str]":
         """Run a command beside this dockerd: in its network, and with it as its docker."""
@@ -123,35 +118,14 @@ def engine(directory: Path, *, network: bool) -> Iterator[Engine]:
     """A dockerd that keeps its images in ``directory``. With a network of its own, containers have
     networks, and no internet; without, there is this machine's for `--network=host`, and no other."""
     _require_what_it_needs()
-    socket = directory / "docker.sock"
-    for leftover in (socket, directory / "pid"):
-        leftover.unlink(missing_ok=True)
     group = f"scr-watchd-tests-{os.getpid()}"
-    own, more = (["--net"], ()) if network else ([], ("--bridge=none", "--iptables=false"))
-    with (directory / "log").open("ab") as log:
-        unshare = subprocess.Popen(
-            [
-                "unshare", *own, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-                "sh", "-c", _ENTER if network else 'exec "$@"', "sh",
-                require("dockerd"), "--host", f"unix://{socket}", "--data-root", directory / "data",
-                "--exec-root", directory / "exec", "--pidfile", directory / "pid",
-                "--cgroup-parent", f"/{group}", *more,
-            ],
-            stdout=log, stderr=log, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
-        )  # fmt: skip
-    running = Engine(directory, unshare, {"DOCKER_HOST": f"unix://{socket}"})
+    before, options = (_OWN_NETWORK, ("--bridge=", "--iptables=true")) if network else ((), ())
     try:
-        until(lambda: _is_up(running), seconds=30)
-        yield running
-        running.remove_everything()
+        with dockerd("--cgroup-parent", f"/{group}", *options, directory=directory, before=before) as started:
+            running = Engine(directory, started.process.pid, started.variables)
+            yield running
+            running.remove_everything()
     finally:
-        with contextlib.suppress(ProcessLookupError, IndexError, FileNotFoundError):
-            os.kill(running.pid, signal.SIGTERM)
-        try:
-            unshare.wait(20)
-        except subprocess.TimeoutExpired:
-            unshare.kill()  # and with it all that is in its process namespace
-            unshare.wait()
         for left in Path("/sys/fs/cgroup").glob(f"**/{group}"):
             with contextlib.suppress(OSError):
                 left.rmdir()
@@ -175,12 +149,3 @@ def _require_what_it_needs() -> None:
         if IN_CI:
             pytest.fail(f"{obstacle}, and in CI it must be possible")
         pytest.skip(obstacle)
-
-
-def _is_up(running: Engine) -> bool:
-    log = running.directory / "log"
-    assert running.unshare.poll() is None, f"dockerd ended: {log.read_text()[-4000:]}"
-    try:
-        return running.run("docker", "version", check=False).returncode == 0
-    except (FileNotFoundError, IndexError):  # there is no process of it yet
-        return False

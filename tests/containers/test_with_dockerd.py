@@ -63,17 +63,18 @@ def yard(request: pytest.FixtureRequest) -> Iterator[Yard]:
 
 
 @pytest.fixture
-def docker(yard: Yard) -> Iterator[Engine]:
-    yield yard.engine
-    yard.engine.remove_everything()
-
-
-@pytest.fixture
 def directory() -> Iterator[Path]:
     """A directory with an empty directory of images; `images` is what README.md calls it."""
     with public_directory() as made:
         (made / "images").mkdir()
         yield made
+
+
+@pytest.fixture
+def docker(yard: Yard, directory: Path) -> Iterator[Engine]:
+    """Without a container left, before ``directory`` is removed below one that writes there."""
+    yield yard.engine
+    yard.engine.remove_everything()
 
 
 def lines_with(text: str) -> str:
@@ -362,7 +363,7 @@ def test_docker_in_docker_and_containerd_pull_by_a_name(
     known = directory / "certs.d/localhost:5000"
     known.mkdir(parents=True)
     (known / "hosts.toml").write_text(hosts.replace("registry", address))
-    containerd = docker.directory / "exec/containerd/containerd.sock"
+    containerd = docker.directory / "docker-run/containerd/containerd.sock"
     said = docker.run("ctr", "--address", containerd, "--namespace", "kind", "images", "pull",
                       "--hosts-dir", known.parent, "localhost:5000/alpine:3.20").stdout  # fmt: skip
     assert digest in said

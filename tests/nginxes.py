@@ -38,10 +38,10 @@ def wheel_nginx() -> str:
 
 
 def binaries() -> list[object]:
-    """Test parameters: Debian's nginx and the newest one."""
+    """Test parameters: Debian's nginx, and the newest one, which is not for every save."""
     return [
         pytest.param(lambda: require("nginx"), id="debian-nginx"),
-        pytest.param(wheel_nginx, id="newest-nginx"),
+        pytest.param(wheel_nginx, id="newest-nginx", marks=pytest.mark.slow),
     ]
 
 

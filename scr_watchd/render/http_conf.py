@@ -49,6 +49,17 @@ def render(
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
+    contents = {
+        "hash.conf": static("hash.conf"),
+        "server.conf": static("server.conf"),
+        "http.conf": _http(catalog, store, mirrors, list_repositories=list_repositories),
+    }
+    generation = _id(contents)
+    contents["http.conf"] += _closing(generation)
+    return Rendered(generation, contents)
+
+
+def _http(catalog: Catalog, store: str, mirrors: Mapping[str, str], *, list_repositories: bool) -> bytes:
     numbered = [(base36(number), each) for number, each in enumerate(catalog.repositories)]
     long_values = LongValues()
     maps = [
@@ -60,20 +71,13 @@ def render(
         *_list_maps(numbered, long_values, list_repositories=list_repositories),
         *referrer_maps(numbered, long_values),
     ]
-    contents = {
-        "hash.conf": static("hash.conf"),
-        "server.conf": static("server.conf"),
-        "http.conf": b"".join(
-            [
-                b"# scr-watchd: the images. Written by the daemon; include it in http {}.\n",
-                "".join([*long_values.maps, *maps]).encode("utf-8", "surrogateescape"),
-                fixed(),
-            ]
-        ),
-    }
-    generation = _id(contents)
-    contents["http.conf"] += _closing(generation)
-    return Rendered(generation, contents)
+    return b"".join(
+        [
+            b"# scr-watchd: the images. Written by the daemon; include it in http {}.\n",
+            "".join([*long_values.maps, *maps]).encode("utf-8", "surrogateescape"),
+            fixed(),
+        ]
+    )
 
 
 @cache
@@ -85,8 +89,8 @@ def fixed() -> bytes:
 def is_whole(contents: Mapping[str, bytes]) -> bool:
     """Whether these are all the files of a generation, as some version rendered them."""
     text = contents.get("http.conf", b"")
-    if text == _initial_http():
-        return {"server.conf", "hash.conf"} <= set(contents)
+    if contents == initial().files:
+        return True
     body, _, end = text.rpartition(b"\nmap '' $scr_generation ")
     generation = end.partition(b"default ")[2].partition(b";")[0].decode("ascii", "replace")
     return text.endswith(_closing(generation)) and _id({**contents, "http.conf": body}) == generation
@@ -97,23 +101,19 @@ def _closing(generation: str) -> bytes:
     return b"\n" + constant("scr_generation", generation).encode()
 
 
+@cache
 def initial() -> Rendered:
     """The generation that stands before the first one: it answers 503.
 
-    It knows the variables that a site's access rules may name, or nginx would refuse the site.
+    It knows every variable: a site's access rules may name them, and an nginx that starts at the wrong
+    moment reads its server.conf beside the http.conf of the first real one, or the other way round.
     """
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("starting.conf"),
-        "http.conf": _initial_http(),
+        "http.conf": _http(Catalog(), "/dev/null", _NO_MIRRORS, list_repositories=False) + _closing("''"),
     }
     return Rendered("initial-" + _id(contents), contents)
-
-
-def _initial_http() -> bytes:
-    names = ("scr_repo", "scr_name", "scr_tag", "scr_digest", "scr_generation")
-    variables = "".join(constant(name, "''") for name in names)
-    return b"# scr-watchd: nothing is published yet.\n" + variables.encode()
 
 
 @cache

@@ -347,3 +347,20 @@ def test_nginx_finds_every_name_and_tag_and_nothing_beside_them(
         for repository in catalog.repositories:
             found = running.get(f"/v2/{repository.name}/tags/list").json()
             assert found == {"name": repository.name, "tags": list(repository.tags)}
+
+
+@pytest.mark.parametrize("program", binaries())
+@pytest.mark.parametrize(
+    ("http", "server"),
+    [(initial(), render(small(), store="/store")), (render(small(), store="/store"), initial())],
+)
+def test_an_nginx_that_starts_while_the_first_generation_is_switched_to_starts(
+    program: object, http: Rendered, server: Rendered
+) -> None:
+    """It may read one file of the initial generation, and one of the first."""
+    assert callable(program)
+    files = {"http.conf": http.files["http.conf"], "server.conf": server.files["server.conf"]}
+    with nginx_with(
+        "include http.conf;", "include server.conf;", files=files, program=str(program())
+    ) as nginx:
+        assert nginx.ask("/v2/alpine/manifests/1").status in (404, 503)

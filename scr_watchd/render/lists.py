@@ -30,6 +30,7 @@ REPOSITORIES = "_"
 _ALPHABET = "-./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _GROUP = 64  # chunks whose remainders share what lies behind them
 _SLASHES = 8  # captures have one digit
+_HALVES = (128, 64, 32, 16, 8, 4, 2, 1)  # together the longest `last`
 
 
 def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> list[str]:
@@ -89,8 +90,8 @@ def _chunks(names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _chunks_per_block(chunks: Sequence[Sequence[str]]) -> int:
-    """As many as make a block about as long as the fences: both are searched, once for each character
-    of `last`, and nginx's regular expressions end after ten million steps."""
+    """As many as make a block about as long as the fences: both are searched, and nginx's regular
+    expressions end after ten million steps."""
     fences = sum(len(chunk[0]) for chunk in chunks)
     return math.ceil(math.sqrt(fences / quote.TOKEN_BYTES))
 
@@ -145,15 +146,26 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
     """Maps from ``items``, `,"NAME"` each and sorted, to those of them that come after `last`.
 
     If `last` is not among them, they begin where its longest beginning that some item shares does,
-    without the items that go on with a character up to that with which `last` goes on.
+    without the items that go on with a character up to that with which `last` goes on. That beginning
+    grows by 128 characters, by 64, and so on down to one, if some item shares so much: trying each
+    length would read the items once for each.
     """
-    start, go_on, tail, found = (f"{prefix}_{word}" for word in ("start", "char", "tail", "found"))
-    greater = {rf"~^1\|[^|]*\|(?<{found}>.*)\z": f"${found}"}
+    start, more, rest, tail, found = (
+        f"{prefix}_{word}" for word in ("start", "more", "rest", "tail", "found")
+    )
+    maps = []
+    shared = f'"|$scr_last|{items}"'
+    for size in _HALVES:
+        last = rf"(?<{start}>[^|]*)\|(?<{more}>[^|]{{{size}}})(?<{rest}>[^|]*)"
+        grows = rf'~^{last}\|.*?(?<{tail}>,"\k<{start}>\k<{more}>.*)\z'
+        grown = f'"${start}${more}|${rest}|${tail}"'
+        maps.append(mapping(shared, f"{prefix}_shared_{size}", {grows: grown}, default=shared))
+        shared = f"${prefix}_shared_{size}"
+    greater = {rf"~^[^|]*\|\|(?<{found}>.*)\z": f"${found}"}
     for character in _ALPHABET:
         code = rf"\x{ord(character):02x}"
         not_up_to_it = rf',"(?!\k<{start}>["-{code}]).*'
-        greater[rf"~^1{code}\|(?<{start}>[^|]*)\|.*?(?<{found}>{not_up_to_it})\z"] = f"${found}"
-    begins = rf'~^(?<{start}>[^|]*)(?<{go_on}>[^|]?+)[^|]*+\|.*?(?<{tail}>,"\k<{start}>.*)\z'
+        greater[rf"~^(?<{start}>[^|]*)\|{code}[^|]*\|.*?(?<{found}>{not_up_to_it})\z"] = f"${found}"
     return [
         mapping(
             f'"$scr_last|{items}"',
@@ -164,8 +176,8 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
             },
             default=f"${prefix}_after_none",
         ),
-        mapping(f'"$scr_last|{items}"', f"{prefix}_has_start", {begins: "1"}),
-        mapping(f'"${prefix}_has_start${go_on}|${start}|${tail}"', f"{prefix}_after_none", greater),
+        *maps,
+        mapping(shared, f"{prefix}_after_none", greater),
     ]
 
 

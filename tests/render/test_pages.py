@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scr_watchd.oci.catalog import Catalog, Repository
+from scr_watchd.oci.names import RepositoryName
 from tests.http import Response
 from tests.nginxes import binaries
 from tests.render.site import Site, catalog_with, serving
@@ -191,4 +193,17 @@ def test_fifty_thousand_tags_of_one_repository_are_listed(program: str) -> None:
             (7, "v1.3"),
         ):
             assert_is_page(running.get(address(path, n, last)), path, tags, n, last)
+        assert not running.complaints()
+
+
+def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program: str) -> None:
+    """nginx's regular expressions end after ten million steps, and what they would have found is then
+    taken for empty. The longest `last` among the longest names needs the most of them."""
+    names = [RepositoryName(f"{'long/' * 49}{number:010d}") for number in range(30_000)]
+    catalog = Catalog(tuple(Repository(name, {}, {}) for name in names))
+    with serving(catalog, program=program) as running:
+        path = "/v2/_catalog"
+        for last in ("A" * 255, "m" * 255, "l" * 255, names[-1][:-1] + "-", names[20_000][:-1] + "x", names[77]):
+            answer = running.get(address(path, 3, last))
+            assert_is_page(answer, path, names, 3, last)
         assert not running.complaints()

@@ -50,6 +50,11 @@ def _of_referrers(images: Iterable[Image]) -> Iterator[Complaint]:
                 reason = f"it has {size:,} bytes of annotations, and is listed as a referrer without them"
                 remedy = f"Put them into a layer: at most {bounds.ANNOTATION_BYTES:,} bytes are listed"
                 yield image, reason, remedy
+            length = len(manifest.referral.artifact_type)
+            if length > bounds.ARTIFACT_TYPE_LENGTH:
+                reason = f"its artifact type has {length:,} characters, and it is listed without one"
+                remedy = f"Make it again with a type of at most {bounds.ARTIFACT_TYPE_LENGTH} characters"
+                yield image, reason, remedy
     for (name, subject), referrers in found.items():
         beyond = sorted(referrers)[bounds.REFERRERS :]
         if beyond:

@@ -11,6 +11,9 @@ REFERRERS = 1_000
 ANNOTATION_BYTES = 16 * 1024
 """Most bytes of annotations with which a referrer is listed."""
 
+ARTIFACT_TYPE_LENGTH = 255
+"""Longest artifact type with which a referrer is listed: RFC 6838, section 4.2, allows no longer one."""
+
 
 def size_of(annotations: Mapping[str, str]) -> int:
     """In bytes, names and values together."""

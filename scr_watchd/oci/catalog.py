@@ -131,9 +131,11 @@ class CatalogBuilder:
 
     def referrer(self, name: RepositoryName, digest: Digest, referrer: Referrer) -> None:
         """List a manifest that is, or will be, added to the same repository, with its subject; without
-        its annotations if they are beyond their bound."""
+        its annotations or its type if they are beyond their bound."""
         if bounds.size_of(referrer.referral.annotations) > bounds.ANNOTATION_BYTES:
             referrer = replace(referrer, referral=replace(referrer.referral, annotations={}))
+        if len(referrer.referral.artifact_type) > bounds.ARTIFACT_TYPE_LENGTH:
+            referrer = replace(referrer, referral=replace(referrer.referral, artifact_type=""))
         self._referrers.setdefault(name, {})[digest] = referrer
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:

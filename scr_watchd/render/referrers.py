@@ -12,7 +12,9 @@ from scr_watchd.render.maps import LongValues, base36, mapping
 _FILTERS = 1000
 """How many artifact types can be asked for; nginx tries them one by one."""
 
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
+# Two names of at most 127 characters (RFC 6838, section 4.2); a longer one would be no token any more.
+_MEDIA_TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_MEDIA_TYPE = re.compile(f"{_MEDIA_TYPE_NAME}/{_MEDIA_TYPE_NAME}")
 
 
 def referrer_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:

@@ -82,6 +82,17 @@ def test_a_referrer_with_too_many_annotations_is_listed_without_them() -> None:
     assert sorted(map(len, annotations)) == [0, 1]
 
 
+def test_a_referrer_with_a_type_that_is_too_long_is_listed_without_one() -> None:
+    most, more = (image(number, referral=Referral(SUBJECT, f"a/{'b' * number}")) for number in (253, 254))
+    kept, complaints = within_bounds([most, more])
+    ((at_fault, reason, _),) = complaints
+    assert at_fault == more
+    assert "256 characters" in reason
+    (repository,) = catalog_of(kept).repositories
+    types = [each.referral.artifact_type for each in repository.referrers.values()]
+    assert sorted(map(len, types)) == [0, 255]
+
+
 def test_a_scan_names_what_is_beyond_a_bound(tmp_path: Path) -> None:
     subject = trees.image("subject")
     about: dict[str, Any] = {

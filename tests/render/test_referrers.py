@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer, Repository
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName
 from scr_watchd.render.quote import json_string
@@ -255,6 +255,24 @@ def test_any_text_is_a_json_string_in_a_token(text: str) -> None:
     assert quoted.isascii()
     assert not set(quoted[1:-1]) & set("\"'$\n")
     assert quoted.replace("\\u", "").count("\\") == 0
+
+
+def test_types_of_any_length_are_listed_and_the_longest_can_be_asked_for(program: str) -> None:
+    """A pattern that is too long for a token would keep nginx from reading all of http.conf."""
+    subject = Digest(UNKNOWN)
+    longest = "a" + "." * 126 + "/a" + "." * 126
+    types = [longest, longest + ".", "a/" + "a" * 5000, "a/a" + "." * 300]
+    referrers = {
+        Digest(f"sha256:{number:064x}"): Referrer(1, Referral(subject, each))
+        for number, each in enumerate(types)
+    }
+    repository = Repository(APP, {}, dict.fromkeys(referrers, MediaType.OCI_MANIFEST), referrers)
+    with serving(Catalog((repository,)), program=program) as running:
+        path = f"/v2/{APP}/referrers/{subject}"
+        assert [each["artifactType"] for each in running.get(path).json()["manifests"]] == types
+        (found,) = running.get(f"{path}?artifactType={quote(longest)}").json()["manifests"]
+        assert found["artifactType"] == longest
+        assert not running.complaints()
 
 
 def test_a_type_beyond_those_that_can_be_numbered_is_not_filtered_by(program: str) -> None:

@@ -44,6 +44,7 @@ from tests.trees import (
 )
 
 NO_BLOB = f"sha256:{'0' * 64}"
+NO_REFERENCE = "/v2/alpine/manifests/sha256:malformed"
 NO_SHA512 = f"sha512:{'0' * 128}"
 COSIGN = f"sha256-{'a1' * 32}.sig"
 KEYWORDS = ("default", "include", "volatile", "hostnames")
@@ -540,7 +541,7 @@ def endpoints() -> list[str]:
         "/v2/alpine/manifests/unknown",
         f"/v2/alpine/blobs/{NO_BLOB}",
         "/v2/alpine/blobs/malformed",
-        "/v2/alpine/manifests/sha256:malformed",
+        NO_REFERENCE,
         "/v2/UPPER/tags/list",
         "/v2/no/such/endpoint",
     ]
@@ -634,7 +635,10 @@ def test_the_connection_stays_open_after_an_error(registry: Site) -> None:
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCOL", "X"])
 def test_nothing_can_be_pushed(registry: Site, method: str) -> None:
     """A push of any size gets an answer that its client can show."""
-    for path in (*endpoints(), "/v2/alpine/blobs/uploads/", f"/v2/new/blobs/uploads/?mount={NO_BLOB}"):
+    uploads = ("/v2/alpine/blobs/uploads/", f"/v2/new/blobs/uploads/?mount={NO_BLOB}")
+    for path in (*endpoints(), *uploads):
+        if path == NO_REFERENCE:
+            continue  # see test_conformance.py
         answer = registry.get(path, method=method, body=b"x" * 3_000_000 if method != "X" else b"")
         assert (answer.status, answer.code) == (405, "UNSUPPORTED"), path
         assert headers(answer) == error_headers(answer, allow=True), path

@@ -191,20 +191,26 @@ def test_a_rule_for_a_repository_holds_through_every_mirror(
 README = Path(__file__).parent.parent.parent / "README.md"
 
 
+@pytest.mark.parametrize("mirrors", [{}, {"docker.io": "docker.io/", "quay.io": "quay/"}])
+@pytest.mark.parametrize("ns", ["", "?ns=docker.io"])
 def test_a_mirror_for_dockers_daemon_is_one_line_more(
-    tmp_path_factory: pytest.TempPathFactory, program: str
+    tmp_path_factory: pytest.TempPathFactory, program: str, mirrors: dict[str, str], ns: str
 ) -> None:
-    """Docker names no host, and asks at the root."""
+    """Docker asks at the root, and names the host only if containerd keeps its images."""
     (line,) = re.findall(r"^ +(rewrite .*;)$", README.read_text(), re.MULTILINE)
     tree = {"docker.io/library/alpine": {"3": ALPINE}, "docker.io/team/app": {"1": HUB}}
     with site(
-        tmp_path_factory.mktemp("site"), tree, program=program, server=f"{line} include server.conf;"
+        tmp_path_factory.mktemp("site"),
+        tree,
+        program=program,
+        server=f"{line} include server.conf;",
+        mirrors=mirrors,
     ) as running:
-        assert running.get("/v2/").json() == {}
+        assert running.get(f"/v2/{ns}").json() == {}
         assert running.get("/v2/_scr/generation").status == 200
-        for name in ("library/alpine", "docker.io/library/alpine"):
-            assert running.get(f"/v2/{name}/manifests/3").body == ALPINE.raw
-            assert running.get(f"/v2/{name}/tags/list").json()["tags"] == ["3"]
+        assert running.get("/v2/docker.io/library/alpine/manifests/3").body == ALPINE.raw
+        assert running.get(f"/v2/library/alpine/manifests/3{ns}").body == ALPINE.raw
+        assert running.get(f"/v2/library/alpine/tags/list{ns}").json()["tags"] == ["3"]
         blob, content = next(iter(HUB.blobs.items()))
-        assert running.get(f"/v2/team/app/blobs/{blob}").body == content
-        assert running.get("/v2/team/other/manifests/1").code == "NAME_UNKNOWN"
+        assert running.get(f"/v2/team/app/blobs/{blob}{ns}").body == content
+        assert running.get(f"/v2/team/other/manifests/1{ns}").code == "NAME_UNKNOWN"

@@ -203,7 +203,14 @@ def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program:
     catalog = Catalog(tuple(Repository(name, {}, {}) for name in names))
     with serving(catalog, program=program) as running:
         path = "/v2/_catalog"
-        for last in ("A" * 255, "m" * 255, "l" * 255, names[-1][:-1] + "-", names[20_000][:-1] + "x", names[77]):
+        for last in (
+            "A" * 255,
+            "m" * 255,
+            "l" * 255,
+            names[-1][:-1] + "-",
+            names[20_000][:-1] + "x",
+            names[77],
+        ):
             answer = running.get(address(path, 3, last))
             assert_is_page(answer, path, names, 3, last)
         assert not running.complaints()

@@ -65,11 +65,12 @@ def nginx_with(
     files: Mapping[str, bytes] | None = None,
     program: str | None = None,
     extra: str = "",
+    main: str = "",
 ) -> Iterator[Running]:
     """An nginx whose ``http {}`` has ``http``, and whose one server has ``server``.
 
     ``files`` are written beside its configuration, so that both may include them by name; ``extra``
-    is further text of ``http {}``, after the server.
+    is further text of ``http {}``, after the server, and ``main`` of what is outside of it.
     """
     binary = inspect(program or require("nginx"))
     with tempfile.TemporaryDirectory(prefix="scrng") as name:
@@ -77,7 +78,7 @@ def nginx_with(
         directory.chmod(0o755)
         for file, content in (files or {}).items():
             (directory / file).write_bytes(content)
-        (directory / "nginx.conf").write_text(_config(binary, directory, http, server, extra))
+        (directory / "nginx.conf").write_text(main + _config(binary, directory, http, server, extra))
         with (directory / "stderr").open("wb") as log:
             process = subprocess.Popen(
                 [binary.path, "-p", name, "-e", "stderr", "-c", f"{name}/nginx.conf"], stderr=log

@@ -63,10 +63,16 @@ def program(request: pytest.FixtureRequest) -> str:
     return str(request.param())
 
 
+@pytest.fixture(scope="module", params=["off", "on"], ids=["interpreted", "compiled"])
+def jit(request: pytest.FixtureRequest) -> str:
+    """Compiled expressions have another limit, that of their stack."""
+    return f"pcre_jit {request.param};"
+
+
 @pytest.fixture(scope="module")
-def registry(program: str) -> Iterator[Site]:
+def registry(program: str, jit: str) -> Iterator[Site]:
     entries = [(name, tag, b"") for name, items in LARGE.items() for tag in items]
-    with serving(catalog_with(entries), program=program) as running:
+    with serving(catalog_with(entries), program=program, main=jit) as running:
         yield running
         assert not running.complaints()
 
@@ -196,7 +202,7 @@ def test_fifty_thousand_tags_of_one_repository_are_listed(program: str) -> None:
         assert not running.complaints()
 
 
-def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program: str) -> None:
+def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program: str, jit: str) -> None:
     """nginx's regular expressions end after ten million steps, and what they would have found is then
     taken for empty. The longest `last` among the longest names needs the most of them."""
     names = [RepositoryName(f"{'long/' * 49}{number:010d}") for number in range(30_000)]

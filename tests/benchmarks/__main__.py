@@ -15,6 +15,7 @@ from tests.benchmarks.figures import FIGURES, Bench
 from tests.benchmarks.measure import RUNS
 from tests.benchmarks.mirrors import Mirror
 from tests.benchmarks.quick import quick, record
+from tests.benchmarks.serving import measure_serving
 from tests.benchmarks.trees import make_heavy, make_tree
 
 HERE = Path(__file__).parent
@@ -29,6 +30,9 @@ def main() -> None:
     with workplace(arguments.directory) as directory:
         if arguments.limits:
             limits.measure_limits(directory, say)
+        elif arguments.serving:
+            with mirror(directory, 1000) as made:
+                measure_serving(made, say)
         elif arguments.quick:
             book = quick(directory, say)
             say(report.figures(book))
@@ -95,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="two minutes: the ratios that CI compares")
     made.add_argument("--record", action="store_true", help="with --quick: note its ratios for CI")
     made.add_argument("--limits", action="store_true", help="100,000 and 250,000 tags; takes its time")
+    made.add_argument("--serving", action="store_true", help="what nginx's settings are worth")
     made.add_argument("--sizes", type=_numbers, default=SIZES, metavar="N,N", help="how many tags")
     made.add_argument(
         "--figures", type=_names, default=tuple(FIGURES), metavar="A,B", help=", ".join(FIGURES)

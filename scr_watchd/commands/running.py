@@ -78,15 +78,7 @@ class Keeper:
         self.reporter.watch_mode = self.watch.mode
         self.reporter.store = self.world.store.place if self.world.store else None
         self.reporter.reader = self.world.scanner.reader
-        _keep_what_is_known()
         return outcome
-
-
-def _keep_what_is_known() -> None:
-    """Spare Python's cycle collector what a pass has found: with every pass it would go through all of
-    it several times, for as long as the pass itself takes. What is dropped is freed all the same."""
-    gc.collect()  # of this pass only
-    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +219,9 @@ def keep(
         return now.rhythm
 
     def report(outcome: Outcome) -> float:
-        return now.reporter.report(outcome)
+        again_at = now.reporter.report(outcome)
+        collect()
+        return again_at
 
     hooks = Hooks(
         look=lambda *, full: now.look(full=full),
@@ -241,11 +235,19 @@ def keep(
     if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
         notifier.ready("serving what was published last; looking at the tree")
     threading.excepthook = lambda arguments: _watcher_died(arguments, inbox)
+    gc.disable()
     try:
         loop.run(inbox, hooks, keeper.rhythm)
         notifier.stopping()
     finally:
         now.watch.close()
+
+
+def collect() -> None:
+    """Collect the cycles of this pass, and of it alone: Python's own collector would go through all that
+    is known of a large tree several times in each pass, for as long as the pass itself takes."""
+    gc.collect()
+    gc.freeze()
 
 
 def _watcher_died(arguments: threading.ExceptHookArgs, inbox: Inbox) -> None:

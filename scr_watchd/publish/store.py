@@ -32,6 +32,7 @@ from scr_watchd.words import copy_again, printable
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _BATCH = 4096  # manifests that are written before they are synced
 _FEW = 8  # files to sync that are not worth threads
+_SLICE = 64  # files that a thread syncs before it tells of progress
 _SYNCS = 16  # at a time, so that one commit of the file system's journal does for many
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
 _INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
@@ -579,13 +580,14 @@ class Store:
 
     def _fsync(self, paths: Collection[str]) -> None:
         if len(paths) <= _FEW:
-            for path in paths:
-                _fsync(path)
+            _fsync_all(paths)
             return
         from concurrent.futures import ThreadPoolExecutor  # for a first start, not for an idle daemon
 
+        todo = list(paths)
+        slices = [todo[start : start + _SLICE] for start in range(0, len(todo), _SLICE)]
         with ThreadPoolExecutor(_SYNCS) as threads:
-            for _ in threads.map(_fsync, paths):
+            for _ in threads.map(_fsync_all, slices):
                 self._progress()
 
 
@@ -663,6 +665,11 @@ def _is_empty(path: str) -> bool:
         return not os.listdir(path)
     except FileNotFoundError:
         return False
+
+
+def _fsync_all(paths: Iterable[str]) -> None:
+    for path in paths:
+        _fsync(path)
 
 
 def _fsync(path: str) -> None:

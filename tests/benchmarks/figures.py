@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
 
-from scr_watchd.commands.running import Keeper
 from tests.benchmarks import measure, mirrors, original, servers
 from tests.benchmarks.book import Book
 from tests.benchmarks.measure import Sample, Usage, interleaved
-from tests.benchmarks.mirrors import Mirror, cpu_seconds, keeper
+from tests.benchmarks.mirrors import Mirror, Passes
 from tests.benchmarks.servers import Serving, load
 from tests.benchmarks.trees import Target, Tree, link_tree
 from tests.clients.real_images import skopeo
@@ -164,11 +163,11 @@ def passes(bench: Bench) -> None:
     """Beside them the generator of the original's shape, which always reads everything."""
     until(time.time, lambda now: now > _newest(bench.tree) + _RACY_SECONDS)
     generator = ["/usr/bin/env", "python3", original.__file__, bench.tree.root]
-    with keeper(bench.mirror) as here:
-        here.look(full=True)
+    with mirrors.passes(bench.mirror) as here:
+        here.full()
         light, full, one, theirs = bench.interleaved(
-            lambda: cpu_seconds(lambda: here.look(full=False)),
-            lambda: cpu_seconds(lambda: here.look(full=True)),
+            here.light,
+            here.full,
             _changing(bench.tree, here),
             lambda: measure.run(generator).cpu,
         )
@@ -177,13 +176,13 @@ def passes(bench: Bench) -> None:
     shutil.rmtree(bench.tree.root / "bench")
 
 
-def _changing(tree: Tree, here: Keeper) -> Callable[[], float]:
+def _changing(tree: Tree, here: Passes) -> Callable[[], float]:
     """Changes one tag and makes the pass that finds it; returns the CPU seconds of that pass."""
     number = count()
 
     def one() -> float:
         write_image(tree.root / "bench" / "changing", image(f"number {next(number)}"))
-        return cpu_seconds(lambda: here.look(full=False))
+        return here.light()
 
     return one
 

@@ -1,5 +1,6 @@
 """Mirror hosts: a tree, what scr-watchd makes of it, and the daemon beside an nginx."""
 
+import gc
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from scr_watchd.commands.running import Keeper, Lasting, build
+from scr_watchd.commands.running import Keeper, Lasting, build, collect
 from scr_watchd.daemon.reconcile import Site as NginxSite
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
@@ -60,16 +61,37 @@ class Mirror:
 
     def publish(self) -> None:
         """Publish the tree for an nginx that will be started later."""
-        with keeper(self) as here:
-            here.look(full=True)
+        with passes(self) as here:
+            here.full()
+
+
+class Passes:
+    """The daemon without its loop, its watch and its reloads, to measure single passes."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def light(self) -> float:
+        """Make a pass; returns its CPU seconds, children included."""
+        return self._look(full=False)
+
+    def full(self) -> float:
+        return self._look(full=True)
+
+    def _look(self, *, full: bool) -> float:
+        def look() -> None:
+            self._keeper.look(full=full)
+            collect()
+
+        return cpu_seconds(look)
 
 
 @contextmanager
-def keeper(mirror: Mirror) -> Iterator[Keeper]:
-    """The daemon without its loop, its watch and its reloads, to measure single passes in."""
+def passes(mirror: Mirror) -> Iterator[Passes]:
     never = Reloading("none", lambda: Path("/"), (), None, by_process=False, seconds=1)
     lasting = Lasting()
-    yield build(
+    gc.disable()  # as the loop does
+    keeper = build(
         Settings(root=mirror.tree.root, state=mirror.state, watch="poll"),
         NginxSite(inspect(require("nginx")), None, never, test_seconds=60),
         reader=ANYBODY,
@@ -79,8 +101,13 @@ def keeper(mirror: Mirror) -> Iterator[Keeper]:
         notifier=Notifier(environment={}),
         lasting=lasting,
     )
-    for descriptor in lasting.locks.values():  # else no other could use the store
-        os.close(descriptor)
+    try:
+        yield Passes(keeper)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        for descriptor in lasting.locks.values():  # else no other could use the store
+            os.close(descriptor)
 
 
 @dataclass

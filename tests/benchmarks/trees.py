@@ -61,7 +61,6 @@ def make_tree(root: Path, tags: int, *, heavy: Path) -> Tree:
     targets = {name: _link_heavy(heavy / name, root / "heavy" / name / "1") for name in _HEAVY}
     pool = root.with_name(f"{root.name}.pool")
     pool.mkdir()
-    (pool / "version").write_text("Directory Transport Version: 1.1\n")
     last = targets["six"]
     layers: list[str] = []
     for number in range(tags):
@@ -101,7 +100,7 @@ def _write_tag(root: Path, name: str, tag: str, pool: Path, layers: list[str]) -
     """Plain calls and texts: this is done a hundred thousand times."""
     directory = f"{root}/{name}/{tag}"
     os.makedirs(directory)
-    os.link(f"{pool}/version", f"{directory}/version")
+    _write(f"{directory}/version", b"Directory Transport Version: 1.1\n")
     config = f'{{"os":"linux","architecture":"amd64","name":"{name}:{tag}"}}'.encode()
     hexadecimal = sha256(config).hexdigest()
     _write(f"{directory}/{hexadecimal}", config)

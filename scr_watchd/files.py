@@ -119,19 +119,31 @@ def swap_in(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         pass
 
 
+def write_synced(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that nobody reads yet: its bytes survive a power cut, and its name does once its
+    directory is synced."""
+    with _written(path, content, mode) as descriptor:
+        os.fsync(descriptor)
+
+
 @contextlib.contextmanager
 def _beside(path: Path, content: bytes, mode: int) -> Iterator[int]:
     """A descriptor of a file with ``content`` that becomes ``path`` when the block ends."""
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
-    )
+    with _written(temporary, content, mode) as descriptor:
+        yield descriptor
+    temporary.rename(path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, content: bytes, mode: int) -> Iterator[int]:
+    """A descriptor of ``path``, which has ``content`` and ``mode``, whatever the umask is."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fchmod(descriptor, mode)  # whatever the umask is
+        os.fchmod(descriptor, mode)
         yield descriptor
-    temporary.rename(path)
 
 
 def sync_directory(path: Path) -> None:

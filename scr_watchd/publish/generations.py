@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scr_watchd.files import make_directory, sync_directory, write_atomically
+from scr_watchd.files import make_directory, sync_directory, write_atomically, write_synced
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class Generations:
             shutil.rmtree(new, ignore_errors=True)
             make_directory(new)
             for name, content in files.items():
-                write_atomically(new / name, content)
+                write_synced(new / name, content)
+            sync_directory(new)
             new.rename(path)
             sync_directory(self._generations)
             self._written[generation] = _marks(path)

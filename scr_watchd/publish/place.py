@@ -11,6 +11,7 @@ from pathlib import Path
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import is_ours, make_directory
 from scr_watchd.settings import can_be_included
+from scr_watchd.words import shell
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +148,26 @@ def gap(*, root: Path, state: Path) -> str:
         )
     if point == state_point or (os.access(root, os.W_OK) and is_ours(Path(os.path.realpath(root)))):
         return ""
-    common = os.path.commonpath([root, state])
-    return (
+    cures = ['  in the settings:  root = "/var/lib/scr-watchd/images", state = "/var/lib/scr-watchd"']
+    if _device(root) == _device(state):
+        common = os.path.commonpath([root, state])
+        cures.append(
+            f"  or in the unit:   ReadWritePaths={common}   (one line for both: each is a mount of its own)"
+        )
+    if os.access(root, os.W_OK) and root.stat().st_uid in (os.geteuid(), 0):
+        sticky = f"chmod +t {shell(str(root))}"
+        cures.append(f"  or in a shell:    {sticky}   (then nobody can exchange a store that lies in there)")
+    told = (
         f"Replacing a tag has a gap, because no hard link can be made from {root} (mount {point}) to "
-        f"{state} (mount {state_point}). Keep both on one mount that scr-watchd may write:\n"
-        '  in the settings:  root = "/var/lib/scr-watchd/images", state = "/var/lib/scr-watchd"\n'
-        f"  or in the unit:   ReadWritePaths={common}   (one line for both: each is a mount of its own)"
+        f"{state} (mount {state_point}). Keep both on one mount that scr-watchd may write:"
     )
+    return "\n".join((told, *cures))
+
+
+def _device(path: Path) -> int:
+    """That of the nearest directory that is there."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    return there.stat().st_dev
 
 
 def _samples(root: Path) -> Iterator[Path]:

@@ -368,9 +368,10 @@ class Store:
                 self._link(source, directory, image, blob, before, replace=True)
                 self._dirty.add(place)
         else:
-            leads_here = existing.st_ino == before.st_ino
-        # bytes that are there twice, and ours are the last link to the old ones
-        is_double = self.place.hard_links and not leads_here and existing.st_nlink == 1
+            leads_here = (existing.st_dev, existing.st_ino) == (before.st_dev, before.st_ino)
+        # bytes that are there twice: ours are the last link to the old ones, or of another disk
+        is_last = existing.st_nlink == 1 if self.place.hard_links else stat.S_ISREG(existing.st_mode)
+        is_double = is_last and not leads_here
         if not (changed or is_double or self._is_known(before, blob)):
             return
         try:
@@ -379,7 +380,7 @@ class Store:
             if leads_here and stat.S_ISLNK(existing.st_mode):
                 self._drop(image.repository, place, file)
             raise
-        if proven and self.place.hard_links and not leads_here and stat.S_ISREG(existing.st_mode):
+        if proven and not leads_here and stat.S_ISREG(existing.st_mode):
             self._link(source, directory, image, blob, before, replace=True)
             self._dirty.add(place)
 

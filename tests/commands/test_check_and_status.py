@@ -75,6 +75,14 @@ def images_that_cannot_be_linked() -> None:
         assert f"ReadWritePaths={directory} " in result.stdout
         assert [path.name for path in state.iterdir()] == [], "check changes nothing"
         unmount(images)
+        mount("-t", "tmpfs", "-o", "mode=2775", "disk", images)
+        write_image(images / "app:1", image("a"))
+        told = scr_watchd(*options).stdout
+        assert f"chmod +t {images} " in told, "a group writes there"
+        assert "ReadWritePaths" not in told, "that would not bring two disks together"
+        images.chmod(0o3775)
+        assert "gap" not in scr_watchd(*options).stdout
+        unmount(images)
 
 
 def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:

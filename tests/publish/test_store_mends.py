@@ -482,6 +482,19 @@ def test_hard_links_of_a_former_run_serve_where_none_can_be_made(root: Path, tmp
     assert tree.serves(image("one"))
 
 
+def test_hard_links_of_a_tree_that_was_moved_to_another_disk_give_their_bytes_back(
+    root: Path, tmp_path: Path
+) -> None:
+    Tree(root, tmp_path / "store").take()
+    moved = shutil.copytree(root, tmp_path / "moved")
+    tree = Tree(moved, tmp_path / "store", symbolic=True)
+    assert tree.take_until_done().problems == ()
+    assert tree.serves(image("one"))
+    shutil.rmtree(root)
+    assert tree.serves(image("one"))
+    assert tree.blob(a_blob(image("one"))).is_symlink(), "nothing holds what was removed"
+
+
 # -- where no hard link can be made ------------------------------------------------------------------
 
 

@@ -33,19 +33,24 @@ json.dump([answer.status, answer.read().decode("utf-8", "replace")], sys.stdout)
 """
 # asks again and again on new connections until its input ends; says what failed, and how often it asked
 _KEEP_ASKING = """
-import http.client, select, sys
+import hashlib, http.client, select, sys
+host, port, *paths = sys.argv[1:]
 asked = 0
 while not select.select([sys.stdin], [], [], 0.02)[0]:
+    path = paths[asked % len(paths)]
     asked += 1
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=10)
-        connection.request("GET", "/")
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+        connection.request("GET", path, headers={"Host": host})
         answer = connection.getresponse()
+        body = answer.read()
         if answer.status != 200:
-            print("failed:", answer.status, flush=True)
+            print("failed:", path, answer.status, flush=True)
+        elif "sha256:" in path and hashlib.sha256(body).hexdigest() != path[-64:]:
+            print("failed:", path, "other bytes", flush=True)
         connection.close()
     except OSError as error:
-        print("failed:", error, flush=True)
+        print("failed:", path, error, flush=True)
 print("asked", asked)
 """
 
@@ -101,10 +106,11 @@ class Machine:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     @contextlib.contextmanager
-    def asking(self, port: int) -> Iterator[None]:
-        """All the while a client asks the site at ``port``; fails if one request fails."""
+    def asking(self, port: int, *paths: str, host: str = "localhost") -> Iterator[None]:
+        """All the while a client asks the site at ``port`` for ``paths``; fails if one request fails, or if
+        what comes by a digest has another."""
         client = subprocess.Popen(
-            self.argv("/usr/bin/python3", "-Ic", _KEEP_ASKING, port),
+            self.argv("/usr/bin/python3", "-Ic", _KEEP_ASKING, host, port, *(paths or ("/",))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

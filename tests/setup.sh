@@ -5,8 +5,8 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; for the benchmarks wrk, docker-registry and inotify-tools;
-#    by apt-get as root or with sudo; without root, or without
+#    package systemd, man, lintian and shells; for the recipes rsync and bindfs; for the benchmarks wrk,
+#    docker-registry and inotify-tools; by apt-get as root or with sudo; without root, or without
 #    apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
@@ -42,6 +42,8 @@ need docker-compose docker-compose
 need debootstrap debootstrap
 need iptables iptables
 need curl curl
+need rsync rsync
+need bindfs bindfs             # a file system without events, in the place of NFS
 need /usr/bin/python3 python3   # what the Debian package runs with
 need /lib/systemd/systemd systemd
 need man man-db                # and with it groff

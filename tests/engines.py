@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
-from tests.nginxes import require
+from tests.nginxes import require, require_root
 from tests.waiting import until
 
 
@@ -143,8 +141,7 @@ def run(program: str, *arguments: object, seconds: float = 60, **environment: st
 
 @contextmanager
 def _private(directory: Path | None) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can run a container engine like this")
+    require_root("only root can run a container engine like this")
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         yield directory

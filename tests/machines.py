@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from tests.nginxes import IN_CI, require
+from tests.nginxes import cannot, require, require_root
 from tests.waiting import until
 
 _SCRIPT = Path(__file__).with_name("machine.sh")
@@ -127,8 +125,7 @@ class Machine:
 @contextlib.contextmanager
 def booted() -> Iterator[Machine]:
     """A machine until the end of the test; skips, but never in CI, where none can be booted."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can boot a systemd")
+    require_root("only root can boot a systemd")
     for program in ("setpriv", "unshare", "nsenter", "/lib/systemd/systemd"):
         require(program)
     with tempfile.TemporaryDirectory(prefix="scrmachine") as name, _cgroup() as cgroup:
@@ -162,10 +159,7 @@ def _up(process: subprocess.Popen[bytes], log: Path) -> Machine:
 
     machine, told = until(state, lambda it: it[1] in ("running", "degraded", "ended"), seconds=30)
     if machine is None:
-        reason = f"a systemd cannot be booted here: {log.read_text().strip()}"
-        if IN_CI:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot(f"a systemd cannot be booted here: {log.read_text().strip()}")
     failed = machine.run("systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
     assert told == "running", f"{failed}\n{machine.log()}"
     return machine

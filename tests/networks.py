@@ -1,14 +1,11 @@
 """A network of its own for a test: every port is free, nothing leads out, and nobody else sees it."""
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
-from tests.nginxes import require
+from tests.nginxes import require, require_root
 
 ADDRESS = "192.0.2.1"  # of the documentation (RFC 5737): clients are stricter with it than with 127.0.0.1
 
@@ -19,8 +16,7 @@ def network(*hosts: str) -> Iterator[tuple[str, ...]]:
 
     There are also 127.0.0.1 and mounts of its own, for all such commands together.
     """
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a network of its own")
+    require_root("only root can make a network of its own")
     busybox = require("busybox")
     with tempfile.NamedTemporaryFile("w", prefix="scrhosts") as names:
         names.write(f"127.0.0.1 localhost\n{ADDRESS} {' '.join(hosts)}\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,10 +23,21 @@ def require(program: str) -> str:
     """The path of ``program``; skips the test, saying so, where it is missing, but never in CI."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if found is None:
-        if IN_CI:
-            pytest.fail(f"{program} is not installed, and in CI it must be")
-        pytest.skip(f"{program} is not installed")
+        cannot(f"{program} is not installed")
     return found
+
+
+def require_root(why: str) -> None:
+    """Skips the test, saying ``why`` only root can run it, where we are somebody else, but never in CI."""
+    if os.geteuid() != 0:
+        cannot(why)
+
+
+def cannot(why: str) -> NoReturn:
+    """Skips the test, saying ``why`` it cannot run here; in CI every test can, so there it fails."""
+    if IN_CI:
+        pytest.fail(f"{why}, and in CI that must not be")
+    pytest.skip(why)
 
 
 def wheel_nginx() -> str:

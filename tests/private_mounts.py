@@ -1,20 +1,18 @@
 """Runs a scenario where it may mount and unmount: in a mount namespace of its own."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from tests.nginxes import require_root
 
 _HOUSE = Path(__file__).parent.parent
 
 
 def run_with_private_mounts(scenario: Callable[[], None]) -> None:
     """Run ``scenario``, a function of a module, in another process; fail as it fails."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount and unmount")
+    require_root("only root can mount and unmount")
     call = f"from {scenario.__module__} import {scenario.__name__}; {scenario.__name__}()"
     result = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", call],

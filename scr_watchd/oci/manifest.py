@@ -79,10 +79,11 @@ class _RawManifest(msgspec.Struct, rename="camel"):
     manifests: list[_RawDescriptor] | None = None
     subject: _RawDescriptor | None = None
     artifact_type: str | None = None
-    annotations: dict[str, str] | None = None
+    annotations: msgspec.Raw = msgspec.Raw(b"null")  # whatever is in it, an image without subject is served
 
 
 _decoder = msgspec.json.Decoder(_RawManifest)
+_annotations = msgspec.json.Decoder(dict[str, str | None] | None)
 
 
 def parse(raw: bytes) -> Manifest:
@@ -155,7 +156,15 @@ def _referral(media_type: MediaType, document: _RawManifest) -> Referral | None:
         return None
     (subject,) = _descriptors([document.subject])
     artifact_type = document.artifact_type or (document.config.media_type if document.config else "")
-    return Referral(subject.digest, artifact_type, document.annotations or {})
+    return Referral(subject.digest, artifact_type, _said(document.annotations))
+
+
+def _said(raw: msgspec.Raw) -> dict[str, str]:
+    """Annotations; ``null`` is empty, as it is for clients that are written in Go."""
+    try:
+        return {key: value or "" for key, value in (_annotations.decode(raw) or {}).items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"its annotations cannot be listed: {error}") from error
 
 
 def _is_foreign(media_type: str) -> bool:

@@ -1,6 +1,5 @@
 """Renders the lists of referrers: a number for each subject, and its list, whole and by artifact type."""
 
-import re
 from collections.abc import Mapping
 
 from scr_watchd.oci.catalog import Referrer, Repository
@@ -12,14 +11,11 @@ from scr_watchd.render.maps import LongValues, base36, mapping
 _FILTERS = 1000
 """How many artifact types can be asked for; nginx tries them one by one."""
 
-# Two names of at most 127 characters (RFC 6838, section 4.2); a longer one would be no token any more.
-_MEDIA_TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
-_MEDIA_TYPE = re.compile(f"{_MEDIA_TYPE_NAME}/{_MEDIA_TYPE_NAME}")
-
 
 def referrer_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
     """The maps from a subject's digest and an artifact type to descriptors."""
-    filters = _filters(numbered)
+    patterns = _patterns(numbered)
+    numbers = _numbers(patterns)
     subjects: dict[str, list[str]] = {}
     lists: dict[str, str] = {}
     count = 0
@@ -28,12 +24,12 @@ def referrer_maps(numbered: list[tuple[str, Repository]], long_values: LongValue
             number = base36(count)
             count += 1
             subjects.setdefault(f"{subject.hex[:32]}@{rid}", []).append(f"{number}:{subject.hex[32:]}")
-            for artifact_type, texts in _by_type(repository, referrers, filters).items():
+            for artifact_type, texts in _by_type(repository, referrers, numbers).items():
                 lists[f"{number}#{artifact_type}"] = long_values.token(texts, separator=",")
     tokens = {key: long_values.token(entries, separator=" ") for key, entries in subjects.items()}
     return [
         mapping('"$scr_hx1@$scr_rid"', "scr_subject_known", tokens),
-        _filter_map(filters),
+        _filter_map(patterns, numbers),
         mapping('"$scr_subject#$scr_wanted_type"', "scr_referrers", lists),
     ]
 
@@ -46,14 +42,14 @@ def _by_subject(repository: Repository) -> dict[Digest, dict[Digest, Referrer]]:
 
 
 def _by_type(
-    repository: Repository, referrers: Mapping[Digest, Referrer], filters: Mapping[str, str]
+    repository: Repository, referrers: Mapping[Digest, Referrer], numbers: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """The descriptors of ``referrers``: all of them under "", and those of each type under its number."""
     found: dict[str, list[str]] = {"": []}
     for digest, referrer in referrers.items():
         text = _descriptor(digest, repository.manifests[digest], referrer)
         found[""].append(text)
-        number = filters.get(referrer.referral.artifact_type)
+        number = numbers.get(referrer.referral.artifact_type)
         if number is not None:
             found.setdefault(number, []).append(text)
     return found
@@ -73,26 +69,31 @@ def _descriptor(digest: Digest, media_type: MediaType, referrer: Referrer) -> st
     return f"{{{','.join(fields)}}}"
 
 
-def _filters(numbered: list[tuple[str, Repository]]) -> dict[str, str]:
-    """A number for each artifact type that a client can ask for."""
+def _patterns(numbered: list[tuple[str, Repository]]) -> dict[str, str]:
+    """A pattern for each artifact type that there is, as far as nginx can be told it."""
     types = {referrer.referral.artifact_type for _, each in numbered for referrer in each.referrers.values()}
-    valid = sorted(each for each in types if _MEDIA_TYPE.fullmatch(each))
-    return {each: base36(number) for number, each in enumerate(valid[:_FILTERS])}
+    return {each: rf"~^{_spellings(each)}\z" for each in sorted(types - {""})}
 
 
-def _filter_map(filters: Mapping[str, str]) -> str:
+def _numbers(patterns: Mapping[str, str]) -> dict[str, str]:
+    """A number for each artifact type that a client can ask for."""
+    fit = [each for each, pattern in patterns.items() if len(pattern) <= quote.TOKEN_BYTES]
+    return {each: base36(number) for number, each in enumerate(fit[:_FILTERS])}
+
+
+def _filter_map(patterns: Mapping[str, str], numbers: Mapping[str, str]) -> str:
     """From the request's artifactType to its number. "-" is a type that nothing here has; if some
     could not be numbered, an unknown one is not filtered by, which the answer then does not claim."""
-    unknown = "''" if len(filters) == _FILTERS else "-"
-    patterns = {rf"~^{_spellings(each)}\z": number for each, number in filters.items()}
-    return mapping("$arg_artifactType", "scr_wanted_type", {"": "''", **patterns}, default=unknown)
+    unknown = "-" if len(numbers) == len(patterns) else "''"
+    tokens = {patterns[each]: number for each, number in numbers.items()}
+    return mapping("$arg_artifactType", "scr_wanted_type", {"": "''", **tokens}, default=unknown)
 
 
 def _spellings(artifact_type: str) -> str:
     """A pattern for every way to write it in an address."""
     return "".join(
-        character if character.isalnum() else rf"(?:\x{ord(character):02x}|%{_hex(ord(character))})"
-        for character in artifact_type
+        chr(code) if code < 128 and chr(code).isalnum() else rf"(?:\x{code:02x}|%{_hex(code)})"
+        for code in artifact_type.encode("utf-8", "surrogatepass")
     )
 
 

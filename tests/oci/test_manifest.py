@@ -162,7 +162,11 @@ def test_content_that_is_needed_once_is_not_optional() -> None:
         pytest.param(manifest(subject={"digest": A}), "size", id="a subject without size"),
         pytest.param(manifest(subject=content("sha256:x")), "a digest is", id="a subject without digest"),
         pytest.param(manifest(artifactType=1), "artifactType", id="an artifact type that is no text"),
-        pytest.param(manifest(annotations={"a": 1}), "annotations", id="an annotation that is no text"),
+        pytest.param(
+            manifest(subject=content(), annotations={"a": 1}),
+            "annotations",
+            id="an annotation that is no text",
+        ),
     ],
 )
 def test_what_is_no_manifest_is_refused_with_a_reason(raw: bytes, reason: str) -> None:
@@ -197,6 +201,17 @@ def test_what_a_referrer_says_of_itself_is_kept_to_the_letter() -> None:
     referral = parse(manifest(subject=content(B), annotations=annotations)).referral
     assert referral is not None
     assert referral.annotations == annotations
+
+
+def test_an_annotation_may_be_null() -> None:
+    referral = parse(manifest(subject=content(B), annotations={"a": None, "b": "c"})).referral
+    assert referral is not None
+    assert referral.annotations == {"a": "", "b": "c"}
+
+
+@pytest.mark.parametrize("annotations", [{"a": 1}, [], "x", 1])
+def test_the_annotations_of_what_no_list_names_do_not_matter(annotations: object) -> None:
+    assert parse(manifest(annotations=annotations)).referral is None
 
 
 def test_docker_manifests_have_no_subject() -> None:

@@ -93,6 +93,20 @@ def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) ->
     assert found == (GOLDEN / name).read_text()
 
 
+def test_the_blocks_of_a_long_list_are_those_that_were_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tokens of 90 bytes, or the file would be long."""
+    monkeypatch.setattr(quote, "TOKEN_BYTES", 90)
+    catalog = catalog_with([("app", f"1.{number}", b"") for number in range(60)])
+    lines = text(render(catalog, store="/store")).partition("map $scr_list $scr_items")
+    found = "\n".join(
+        [line for line in lines[0].splitlines() if "scr_chunk_" in line]
+        + ["".join(lines[1:]).partition("map $scr_rid $scr_is_listed")[0]]
+    )
+    if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):
+        (GOLDEN / "blocks.http.conf").write_text(found)
+    assert found == (GOLDEN / "blocks.http.conf").read_text()
+
+
 def test_the_maps_that_no_tree_changes_are_those_that_were_reviewed() -> None:
     found = "".join(page_maps())
     if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):

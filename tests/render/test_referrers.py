@@ -275,6 +275,17 @@ def test_types_of_any_length_are_listed_and_the_longest_can_be_asked_for(program
         assert not running.complaints()
 
 
+@pytest.mark.parametrize("artifact_type", ["not a type", "a/ß漢", 'a/b; c="d"', "%", "a/" + "x" * 253])
+def test_also_what_is_no_media_type_can_be_asked_for(program: str, artifact_type: str) -> None:
+    subject = Digest(UNKNOWN)
+    catalog = catalog_of_referrers([Referral(subject, artifact_type), Referral(subject, "other/type")])
+    with serving(catalog, program=program) as running:
+        answer = running.get(f"/v2/{APP}/referrers/{subject}?artifactType={quote(artifact_type, safe='')}")
+        (listed,) = answer.json()["manifests"]
+        assert listed["artifactType"] == artifact_type
+        assert answer.header("OCI-Filters-Applied") == "artifactType"
+
+
 def test_a_type_beyond_those_that_can_be_numbered_is_not_filtered_by(program: str) -> None:
     """And the answer does not claim it."""
     many, one = Digest(UNKNOWN), Digest(UNKNOWN.replace("0", "1"))

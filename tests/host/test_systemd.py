@@ -220,7 +220,11 @@ def test_images_of_another_owner_have_hard_links_to_a_state_beside_them(host: Ma
     host.sh("cp -r /srv/images /srv/beside/; chown -R deploy /srv/beside/images")
     with settings(host, 'root = "/srv/beside/images"'):
         host.sh("systemctl restart scr-watchd")
-        assert "symbolic: a hard link from" in host.run("scr-watchd", "status", check=False).stdout
+        until(  # it is active before its first look
+            lambda: host.run("scr-watchd", "status", check=False).stdout,
+            lambda text: "symbolic: a hard link from" in text,
+            seconds=SECONDS,
+        )
     with settings(host, 'root = "/srv/beside/images"', 'state = "/srv/beside/state"'):
         host.sh("systemctl restart scr-watchd")
         assert "/srv/beside/state/store (hard links)" in host.run("scr-watchd", "status", check=False).stdout

@@ -210,7 +210,7 @@ def test_a_reload_that_nginx_silently_refuses_is_unconfirmed_and_clears_itself(
         port = taken.getsockname()[1]
         (host.site.directory / "conf.d" / "taken.conf").write_text(f"server {{ listen 127.0.0.1:{port}; }}\n")
         process.process.terminate()
-        process.process.wait(10)
+        process.process.wait(30)
         with daemon(*host.arguments("--confirm-seconds", "2")) as again:
             write_image(host.images / "app:1", image("first"))
             again.says(r"^warning: generation \w+ is not confirmed: nginx started no new worker")

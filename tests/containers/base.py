@@ -12,7 +12,6 @@ from tests.nginxes import require
 
 NAME = "debian:12-slim"
 _SUITE = "bookworm"
-_MIRROR = "http://deb.debian.org/debian"
 # What the real one does to be slim, and to start no service while packages are installed.
 _SLIM = {
     "etc/dpkg/dpkg.cfg.d/slim": "".join(
@@ -31,7 +30,7 @@ def tarball(place: Path) -> Path:
     if not made.exists():
         with tempfile.TemporaryDirectory(prefix="scrbase") as name:
             root = Path(name) / "root"
-            _run(require("debootstrap"), "--variant=minbase", _SUITE, root, _mirror())
+            _run(require("debootstrap"), "--variant=minbase", _SUITE, root, *_mirror())
             _slim(root)
             _reach_packages_like_this_machine(root)
             _run("tar", "--numeric-owner", "-C", root, "-cf", f"{made}.new", ".")
@@ -85,15 +84,13 @@ def _is_this_release() -> bool:
     return platform.freedesktop_os_release().get("VERSION_CODENAME") == _SUITE
 
 
-def _mirror() -> str:
-    """Where this machine gets its packages, if it is of the same release."""
+def _mirror() -> list[str]:
+    """Where this machine gets its packages, if it is of the same release; else debootstrap knows."""
     if not _is_this_release():
-        return _MIRROR
+        return []
     texts = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources")]
     words = " ".join(path.read_text() for path in texts if path.exists()).split()
-    return next(
-        (word for word in words if word.startswith("http") and word.rstrip("/").endswith("debian")), _MIRROR
-    )
+    return [word for word in words if word.startswith("http") and word.rstrip("/").endswith("debian")][:1]
 
 
 def _run(*command: object) -> None:

@@ -33,7 +33,7 @@ class Built:
     def blobs(self) -> dict[str, bytes]:
         """The contents that are blobs, by digest."""
         return {
-            f"sha256:{name}": content
+            f"{'sha512' if len(name) == 128 else 'sha256'}:{name}": content
             for name, content in self.files.items()
             if not name.endswith(".json") and name != "version"
         }

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,44 @@ class Workshop:
     def _buildah(self, *arguments: str) -> str:
         where = ("--root", str(self._root), "--runroot", str(self._run), "--storage-driver", "vfs")
         return _run(require("buildah"), *where, *arguments)
+
+
+Sources = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Where each kind of image comes from, and skopeo's options that keep it that kind."""
+
+
+def kinds(workshop: Workshop) -> Sources:
+    single = workshop.build("single")
+    changed = workshop.build("changed", content="another version")
+    both = workshop.build_list("both", amd64="for amd64", arm64="for arm64")
+    return {
+        "oci": (single, ("--format", "oci")),
+        "v2s2": (single, ("--format", "v2s2", "--dest-compress")),
+        "changed": (changed, ("--format", "oci")),
+        "list": (both, ("--all",)),
+        "v2s2-list": (both, ("--all", "--format", "v2s2")),
+    }
+
+
+def drop(sources: Sources, kind: str, directory: Path) -> Path:
+    source, options = sources[kind]
+    skopeo("copy", "--quiet", *options, source, f"dir:{directory}")
+    return directory
+
+
+def pull(address: str, name: str, directory: Path, *options: object) -> Path:
+    """Pull every platform, and return the directory with what came."""
+    insecure = () if options else ("--src-tls-verify=false",)
+    skopeo("copy", "--quiet", "--all", *insecure, *options, f"docker://{address}/{name}", f"dir:{directory}")
+    return directory
+
+
+def assert_same(came: Path, went: Path) -> None:
+    """Every file that went in came out, but for skopeo's note of its own version."""
+    files = {path.name for path in went.iterdir()} - {"version"}
+    assert {path.name for path in came.iterdir()} - {"version"} == files
+    for name in files:
+        assert (came / name).read_bytes() == (went / name).read_bytes(), name
 
 
 def _run(program: str, *arguments: object) -> str:

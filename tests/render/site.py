@@ -26,12 +26,10 @@ AFTER_ANOTHER_MAP = "map $host $not_ours { default 1; } include http.conf;"
 
 
 @dataclass
-class Site:
-    """A running nginx with the store and the rendered files that it serves."""
+class Served:
+    """A running nginx, and where the files lie that it serves."""
 
     nginx: Running
-    store: Path
-    rendered: Rendered
 
     def get(self, path: str, *, method: str = "GET", body: bytes = b"", **headers: str) -> Response:
         """Ask for ``path``; the underscores of ``headers`` stand for hyphens."""
@@ -41,6 +39,28 @@ class Site:
     def log(self) -> str:
         """What nginx logged: warnings and errors."""
         return (self.nginx.directory / "stderr").read_text()
+
+    def manifest_file(self, name: str, tag: str, digest: str) -> Path:
+        """The file of the manifest, or of one of its children, that was dropped as ``name``:``tag``."""
+        raise NotImplementedError
+
+    def blob_file(self, name: str, tag: str, digest: str) -> Path:
+        """The file of a blob that was dropped with ``name``:``tag``."""
+        raise NotImplementedError
+
+
+@dataclass
+class Site(Served):
+    """A running nginx with the store and the rendered files that it serves."""
+
+    store: Path
+    rendered: Rendered
+
+    def manifest_file(self, name: str, tag: str, digest: str) -> Path:
+        return manifest_path(self.store, digest)
+
+    def blob_file(self, name: str, tag: str, digest: str) -> Path:
+        return self.store / name / ".blobs" / digest.replace(":", "/")
 
     def complaints(self) -> list[str]:
         """What nginx logged that is about us, and is not only that it has smaller hashes than it could."""
@@ -122,11 +142,15 @@ def catalog_with(entries: Iterable[tuple[str, str, bytes]]) -> Catalog:
 
 def store_of(directory: Path, manifests: Iterable[bytes]) -> Path:
     """A store in ``directory`` that has ``manifests`` and nothing else."""
-    below = directory / ".manifests" / "sha256"
-    below.mkdir(parents=True, exist_ok=True)
     for content in manifests:
-        (below / digest_of(content)[7:]).write_bytes(content)
+        path = manifest_path(directory, digest_of(content))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     return directory
+
+
+def manifest_path(store: Path, digest: str) -> Path:
+    return store / ".manifests" / digest.replace(":", "/")
 
 
 def spellings(path: str) -> list[str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.render.http_conf import initial, static
-from tests.http import Response
 from tests.nginxes import binaries, nginx_with
+from tests.render.contract import serves
+from tests.render.refusals import PASSWORDS, RIGHT, is_refusal, refuses, requests
 from tests.render.site import OURS, Site, exchange, site, spellings
 from tests.trees import image, index
 
@@ -25,14 +26,10 @@ MULTI = index(image("amd64"), image("arm64"))
 LONG = "internal/" + "long-" * 40 + "name"
 TREE = {"public": {"1": PUBLIC}, "internal/app": {"1": INTERNAL, "multi": MULTI}, LONG: {"1": image("long")}}
 
-PASSWORDS = {"passwords": b"reader:{PLAIN}right\n"}
-RIGHT = "Basic " + base64.b64encode(b"reader:right").decode()
 WRONG = "Basic " + base64.b64encode(b"reader:wrong").decode()
 BASIC = 'auth_basic "images"; auth_basic_user_file passwords;'
 
 REALM = 'map $scr_repo $realm { default off; ~^internal/ "internal images"; }'
-
-METHODS = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCOL", "COPY", "BREW"]
 
 # At least one for each location of server.conf; some lead into the same.
 URLS = [
@@ -101,24 +98,6 @@ def test_every_location_has_a_url_here() -> None:
     assert {location_of(url) for url in URLS} == {*(f"= {path}" for path in exact), *prefixes, *expressions}
 
 
-def requests() -> Iterator[tuple[str, str]]:
-    """Every method on every URL, also with ``?ns=``, and the methods that read on every spelling."""
-    for url in URLS:
-        yield from ((method, url) for method in METHODS)
-        for spelling in spellings(url):
-            yield from ((method, spelling) for method in ("GET", "HEAD", "PUT"))
-
-
-def is_refusal(answer: Response, *, method: str, status: int, code: str) -> bool:
-    return (
-        answer.status == status
-        and answer.header("Content-Type") == "application/json"
-        and answer.header("Docker-Distribution-Api-Version") == "registry/2.0"
-        and answer.header("Docker-Content-Digest") is None
-        and (answer.body == b"" if method == "HEAD" else answer.code == code)
-    )
-
-
 @pytest.fixture(scope="module", params=binaries())
 def program(request: pytest.FixtureRequest) -> str:
     return str(request.param())
@@ -162,12 +141,7 @@ def assert_all_is_well(running: Site, authorization: str = "") -> None:
     get = partial(running.get, Authorization=authorization)
     assert get("/v2/").json() == {}
     for name, images in TREE.items():
-        for tag, built in images.items():
-            assert get(f"/v2/{name}/manifests/{tag}").body == built.raw
-            assert get(f"/v2/{name}/manifests/{built.digest}").body == built.raw
-            for digest, content in built.blobs.items():
-                assert get(f"/v2/{name}/blobs/{digest}").body == content
-        assert get(f"/v2/{name}/tags/list").json()["tags"] == sorted(images)
+        serves(running, name, images, authorization=authorization)
     assert get("/v2/_catalog").json() == {"repositories": sorted(TREE)}
     assert get("/v2/_scr/generation").json() == {"generation": running.rendered.id}
     assert get("/v2/unknown/tags/list").code == "NAME_UNKNOWN"
@@ -175,10 +149,7 @@ def assert_all_is_well(running: Site, authorization: str = "") -> None:
 
 
 def test_without_the_password_there_is_nothing_but_401(with_password: Site) -> None:
-    for method, url in requests():
-        answer = with_password.get(url, method=method)
-        assert is_refusal(answer, method=method, status=401, code="UNAUTHORIZED"), (method, url, answer)
-        assert answer.header("WWW-Authenticate") == 'Basic realm="images"', (method, url)
+    refuses(with_password, URLS, 401, "UNAUTHORIZED", challenge='Basic realm="images"')
     assert with_password.get("/v2/", Authorization=WRONG).code == "UNAUTHORIZED"
 
 
@@ -195,19 +166,14 @@ def test_a_refused_push_of_any_size_is_told_so(images: Path, program: str) -> No
 
 def test_a_denied_address_gets_nothing_but_403(images: Path, program: str) -> None:
     with guarded(images, program, "deny all;") as running:
-        for method, url in requests():
-            answer = running.get(url, method=method)
-            assert is_refusal(answer, method=method, status=403, code="DENIED"), (method, url, answer)
+        refuses(running, URLS, 403, "DENIED")
     with guarded(images, program, "allow unix:; deny all;") as running:
         assert_all_is_well(running)
 
 
 def test_either_an_address_or_a_password_is_enough_if_the_site_says_so(images: Path, program: str) -> None:
     with guarded(images, program, f"satisfy any; deny all; {BASIC}") as running:
-        for method, url in requests():
-            answer = running.get(url, method=method)
-            assert is_refusal(answer, method=method, status=401, code="UNAUTHORIZED"), (method, url, answer)
-            assert answer.header("WWW-Authenticate") == 'Basic realm="images"', (method, url)
+        refuses(running, URLS, 401, "UNAUTHORIZED", challenge='Basic realm="images"')
         assert_all_is_well(running, RIGHT)
     with guarded(images, program, f"satisfy any; allow unix:; deny all; {BASIC}") as running:
         assert_all_is_well(running)
@@ -245,10 +211,7 @@ def test_another_server_may_decide(images: Path, program: str) -> None:
         return 401;
     """
     with asking(images, program, answers) as running:
-        for method, url in requests():
-            answer = running.get(url, method=method)
-            assert is_refusal(answer, method=method, status=401, code="UNAUTHORIZED"), (method, url, answer)
-            assert answer.header("WWW-Authenticate") == 'Bearer realm="https://tokens.example/"'
+        refuses(running, URLS, 401, "UNAUTHORIZED", challenge='Bearer realm="https://tokens.example/"')
         for url in URLS:
             assert running.get(url, Authorization=WRONG).code == "DENIED", url
         assert_all_is_well(running, RIGHT)
@@ -256,9 +219,7 @@ def test_another_server_may_decide(images: Path, program: str) -> None:
 
 def test_nobody_is_let_in_while_the_other_server_is_broken(images: Path, program: str) -> None:
     with asking(images, program, "return 502;") as running:
-        for method, url in requests():
-            answer = running.get(url, method=method, Authorization=RIGHT)
-            assert is_refusal(answer, method=method, status=500, code="UNKNOWN"), (method, url, answer)
+        refuses(running, URLS, 500, "UNKNOWN", authorization=RIGHT)
 
 
 # -- a rule for some repositories ------------------------------------------------------------------
@@ -351,7 +312,7 @@ def test_no_spelling_gets_round_a_rule_for_some_repositories(with_a_rule: Site, 
 def test_before_the_first_generation_the_rules_hold_too(program: str) -> None:
     files = {**initial().files, **PASSWORDS}
     with nginx_with(OURS, f"{BASIC} include server.conf;", files=files, program=program) as running:
-        for method, url in requests():
+        for method, url in requests(URLS):
             assert running.ask(url, method=method).status == 401, (method, url)
         assert running.ask("/v2/", headers={"Authorization": RIGHT}).status == 503
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.quick_start import Registry, serving
 from tests.clients.real_images import Workshop, skopeo
-from tests.clients.test_round_trip import Registry
-from tests.daemons import daemon, free_port, public_directory
 from tests.http import ask
 from tests.nginxes import require
 from tests.remedies import run
@@ -32,13 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    require("nginx")
-    address = f"127.0.0.1:{free_port()}"
-    with public_directory() as directory:
-        (directory / "images").mkdir()
-        with daemon("serve", directory / "images", "-l", address) as process:
-            process.says("this adds one")
-            yield Registry(address, directory / "images", process)
+    with serving() as made:
+        yield made
 
 
 def drop(source: str, layout: Path, tag: str, *options: str) -> str:

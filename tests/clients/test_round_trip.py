@@ -4,16 +4,14 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.clients.real_images import Workshop, skopeo
+from tests.clients.quick_start import Registry, serving
+from tests.clients.real_images import Sources, Workshop, assert_same, drop, kinds, pull, skopeo
 from tests.daemons import (
-    Daemon,
     daemon,
-    free_port,
     public_directory,
     remove,
     scr_watchd,
@@ -29,58 +27,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Where each kind of image comes from, and skopeo's options that keep it that kind."""
-    workshop = Workshop(tmp_path_factory.mktemp("workshop"))
-    single = workshop.build("single")
-    changed = workshop.build("changed", content="another version")
-    both = workshop.build_list("both", amd64="for amd64", arm64="for arm64")
-    return {
-        "oci": (single, ("--format", "oci")),
-        "v2s2": (single, ("--format", "v2s2", "--dest-compress")),
-        "changed": (changed, ("--format", "oci")),
-        "list": (both, ("--all",)),
-        "v2s2-list": (both, ("--all", "--format", "v2s2")),
-    }
-
-
-@dataclass
-class Registry:
-    """A running `serve`: its address, and its images."""
-
-    address: str
-    images: Path
-    process: Daemon
-
-    def serves(self, name: str, target: Path) -> None:
-        """Wait until the image in ``target`` is published and confirmed: no old worker answers then."""
-        digest = digest_of((target / "manifest.json").read_bytes())
-        self.process.says(rf"^{name} .*\({digest}\)")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return kinds(Workshop(tmp_path_factory.mktemp("workshop")))
 
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    require("nginx")
-    address = f"127.0.0.1:{free_port()}"
-    with public_directory() as directory:
-        (directory / "images").mkdir()
-        with daemon("serve", directory / "images", "-l", address) as process:
-            process.says("this adds one")
-            yield Registry(address, directory / "images", process)
-
-
-def drop(sources: dict[str, tuple[str, tuple[str, ...]]], kind: str, directory: Path) -> Path:
-    source, options = sources[kind]
-    skopeo("copy", "--quiet", *options, source, f"dir:{directory}")
-    return directory
-
-
-def pull(address: str, name: str, directory: Path) -> Path:
-    """Pull every platform, and return the directory with what came."""
-    skopeo(
-        "copy", "--quiet", "--all", "--src-tls-verify=false", f"docker://{address}/{name}", f"dir:{directory}"
-    )
-    return directory
+    with serving() as made:
+        yield made
 
 
 def can_be_pulled(address: str, name: str, tag: str) -> bytes:
@@ -88,18 +42,10 @@ def can_be_pulled(address: str, name: str, tag: str) -> bytes:
     return answer.body if answer.status == 200 else b""
 
 
-def assert_same(came: Path, went: Path) -> None:
-    """Every file that went in came out, but for skopeo's note of its own version."""
-    files = {path.name for path in went.iterdir()} - {"version"}
-    assert {path.name for path in came.iterdir()} - {"version"} == files
-    for name in files:
-        assert (came / name).read_bytes() == (went / name).read_bytes(), name
-
-
 @pytest.mark.parametrize("form", ["{name}:{tag}", "{name}/{tag}"])
 @pytest.mark.parametrize("kind", ["oci", "v2s2", "list", "v2s2-list"])
 def test_what_is_dropped_in_comes_back(
-    sources: dict[str, tuple[str, tuple[str, ...]]],
+    sources: Sources,
     registry: Registry,
     tmp_path: Path,
     kind: str,
@@ -113,9 +59,7 @@ def test_what_is_dropped_in_comes_back(
     assert_same(pull(address, "app:1.0", tmp_path / "came"), target)
 
 
-def test_a_tag_is_replaced_and_removed(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
-) -> None:
+def test_a_tag_is_replaced_and_removed(sources: Sources, registry: Registry, tmp_path: Path) -> None:
     address, images = registry.address, registry.images
     target = drop(sources, "oci", images / "app:1.0")
     registry.serves("app:1.0", target)
@@ -126,9 +70,7 @@ def test_a_tag_is_replaced_and_removed(
     until(lambda: ask(address, "/v2/app/manifests/1.0").status, lambda status: status == 404)
 
 
-def test_tags_can_be_listed_and_inspected(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
-) -> None:
+def test_tags_can_be_listed_and_inspected(sources: Sources, registry: Registry) -> None:
     address, images = registry.address, registry.images
     for kind, name in (("oci", "app:1.0"), ("list", "app:2.0")):
         registry.serves(name, drop(sources, kind, images / name))
@@ -138,9 +80,7 @@ def test_tags_can_be_listed_and_inspected(
     assert '"Architecture": "amd64"' in skopeo("inspect", "--tls-verify=false", f"docker://{address}/app:1.0")
 
 
-def test_how_long_it_takes_from_drop_to_pull(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
-) -> None:
+def test_how_long_it_takes_from_drop_to_pull(sources: Sources, registry: Registry) -> None:
     """Reported and not asserted: `pytest -m slow -k how_long -s` shows the medians."""
     address, images = registry.address, registry.images
     seconds: dict[str, list[float]] = {"appear": [], "be replaced": [], "disappear": []}
@@ -158,9 +98,7 @@ def test_how_long_it_takes_from_drop_to_pull(
         print(f"until a tag can {step}: median {statistics.median(values):.2f} s of {len(values)}")  # noqa: T201
 
 
-def test_push_is_refused_with_a_sentence(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry
-) -> None:
+def test_push_is_refused_with_a_sentence(sources: Sources, registry: Registry) -> None:
     address = registry.address
     source, options = sources["oci"]
     result = subprocess.run(
@@ -173,9 +111,7 @@ def test_push_is_refused_with_a_sentence(
     assert "this registry is read-only" in result.stderr
 
 
-def test_beside_an_nginx_of_somebody_else(
-    sources: dict[str, tuple[str, tuple[str, ...]]], tmp_path: Path
-) -> None:
+def test_beside_an_nginx_of_somebody_else(sources: Sources, tmp_path: Path) -> None:
     nginx = require("nginx")
     with public_directory() as directory:
         images, state = directory / "images", directory / "state"
@@ -196,7 +132,7 @@ def test_beside_an_nginx_of_somebody_else(
 
 
 def test_a_push_of_any_size_is_told_how_to_publish(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
+    sources: Sources, registry: Registry, tmp_path: Path
 ) -> None:
     pushed = drop(sources, "oci", tmp_path / "pushed")
     with pytest.raises(AssertionError, match=r"read-only; publish by copying into its images directory"):
@@ -206,7 +142,7 @@ def test_a_push_of_any_size_is_told_how_to_publish(
 
 
 def test_what_is_about_an_image_is_found_and_comes_back(
-    sources: dict[str, tuple[str, tuple[str, ...]]], registry: Registry, tmp_path: Path
+    sources: Sources, registry: Registry, tmp_path: Path
 ) -> None:
     address, images = registry.address, registry.images
     subject = drop(sources, "oci", images / "app:1")

@@ -1,16 +1,20 @@
-"""The parts of config/ for a site of one's own: the include, the log of pulls, the cache in front."""
+"""The files of config/ for nginx as an operator would use them: sites of ours beside another, and parts for a
+site of one's own (the include, the log of pulls, the cache in front)."""
 
 import re
 import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from scr_watchd.publish.nginx import inspect
+from tests.clients.real_images import Workshop, assert_same, pull, skopeo
 from tests.daemons import Site, daemon, free_port, public_directory, scr_watchd, site, start_nginx
+from tests.engines import run
 from tests.http import ask
 from tests.nginxes import require
 from tests.trees import image, write_image
@@ -27,14 +31,81 @@ def directory() -> Iterator[Path]:
         yield made
 
 
+@contextmanager
+def own_site(directory: Path) -> Iterator[Site]:
+    """A site of one's own without a word of ours; nginx is not started yet."""
+    with site(directory / "site", directory / "state", program=require("nginx"), start=False) as made:
+        text = made.config.read_text()
+        ours = re.search(r"server \{\s*listen [^}]*server\*\.conf;\s*\}", text)
+        assert ours
+        made.config.write_text(re.sub(r"include [^;]*/nginx/current/h[^;]*;", "", text.replace(ours[0], "")))
+        yield made
+
+
+def example(name: str, directory: Path) -> str:
+    """A file of config/ for generations in ``directory``/state."""
+    text = (CONFIG / name).read_text()
+    assert "/var/lib/scr-watchd/" in text
+    return text.replace("/var/lib/scr-watchd/", f"{directory}/state/")
+
+
+@contextmanager
+def beside_another(directory: Path, text: str, source: str) -> Iterator[tuple[Site, Path]]:
+    """A site in its file of its own: what serves it, and the image app:1 that it serves."""
+    images, state = directory / "images", directory / "state"
+    images.mkdir()
+    with (
+        own_site(directory) as made,
+        daemon("run", images, "--state", state, "--nginx-config", made.config) as process,
+    ):
+        until(lambda: (state / "nginx" / "current").exists())
+        text = re.sub(r"listen 443 ssl([^;]*);", rf"listen 127.0.0.1:{made.port} ssl\1;", text)
+        text = re.sub(r"listen 80;", f"listen 127.0.0.1:{made.port};", text)
+        (made.directory / "conf.d" / "registry.conf").write_text(text)
+        start_nginx(made, require("nginx"))
+        skopeo("copy", "--quiet", source, f"dir:{images}/app:1")
+        process.says(r"^app:1 is there")
+        yield made, images / "app:1"
+        assert made.other().body == b"the other site"
+
+
+def test_the_example_site_serves_beside_another(directory: Path, tmp_path: Path) -> None:
+    source = Workshop(tmp_path / "workshop").build("app")
+    with beside_another(directory, example("nginx-site.conf", directory), source) as (made, target):
+        assert_same(pull(made.registry, "app:1", tmp_path / "came"), target)
+
+
+def test_the_example_with_tls_and_passwords(directory: Path, tmp_path: Path) -> None:
+    certificates, openssl = directory / "certificates", require("openssl")
+    certificates.mkdir()
+    run(
+        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout", certificates / "key.pem", "-out", certificates / "ca.crt",
+    )  # fmt: skip
+    passwords = directory / "passwords"
+    passwords.write_text(f"reader:{run(openssl, 'passwd', '-apr1', 'secret').strip()}\n")
+    text = example("nginx-tls-auth.conf", directory)
+    for directive, file in (
+        ("ssl_certificate", certificates / "ca.crt"),
+        ("ssl_certificate_key", certificates / "key.pem"),
+        ("auth_basic_user_file", passwords),
+    ):
+        text = re.sub(rf"^( *){directive} .*;", rf"\1{directive} {file};", text, flags=re.MULTILINE)
+    source = Workshop(tmp_path / "workshop").build("app")
+    trust = ("--src-cert-dir", certificates)
+    with beside_another(directory, text, source) as (made, target):
+        address = f"localhost:{made.port}"
+        came = pull(address, "app:1", tmp_path / "came", *trust, "--src-creds", "reader:secret")
+        assert_same(came, target)
+        with pytest.raises(AssertionError, match=r"unauthorized|authentication required"):
+            pull(address, "app:1", tmp_path / "no", *trust, "--src-no-creds")
+
+
 def snippets(directory: Path) -> tuple[str, str]:
     """nginx-http.conf and nginx-server.conf with the places of this test."""
-    state = directory / "state"
-    http, server = ((CONFIG / f"nginx-{name}.conf").read_text() for name in ("http", "server"))
-    return (
-        http.replace("/var/lib/scr-watchd/", f"{state}/"),
-        server.replace("/var/lib/scr-watchd/", f"{state}/").replace("/var/log/nginx/", f"{directory}/"),
-    )
+    http, server = (example(f"nginx-{name}.conf", directory) for name in ("http", "server"))
+    return http, server.replace("/var/log/nginx/", f"{directory}/")
 
 
 def host(directory: Path, made: Site) -> None:
@@ -47,21 +118,13 @@ def host(directory: Path, made: Site) -> None:
         f"server {{ listen 127.0.0.1:{made.port}; include snippets/scr-watchd.conf; "
         "location / { return 200 mine; } }"
     )
-    made.config.write_text(without_us(made.config.read_text()))
-
-
-def without_us(config: str) -> str:
-    """The main configuration of tests/daemons.py, with its other site only."""
-    ours = re.search(r"server \{\s*listen [^}]*server\*\.conf;\s*\}", config)
-    assert ours
-    return re.sub(r"include [^;]*/nginx/current/h[^;]*;", "", config.replace(ours[0], ""))
 
 
 def test_one_line_in_a_server_is_enough_and_the_log_tells_who_pulls(directory: Path) -> None:
     images, state = directory / "images", directory / "state"
     built = image("app")
     write_image(images / "app:1", built)
-    with site(directory / "site", state, program=require("nginx"), start=False) as made:
+    with own_site(directory) as made:
         host(directory, made)
         start_nginx(made, require("nginx"))
         assert ask(made.registry, "/v2/").body == b"mine", "nginx starts before scr-watchd has ever run"
@@ -88,17 +151,12 @@ def test_the_list_of_networks_and_the_password_are_asked_together(directory: Pat
     images, state = directory / "images", directory / "state"
     write_image(images / "app:1", image("app"))
     passwords = directory / "passwords"
-    hashed = subprocess.run(
-        [require("openssl"), "passwd", "-apr1", "secret"], capture_output=True, text=True, check=True
-    )
-    passwords.write_text(f"puller:{hashed.stdout}")
-    example = (CONFIG / "nginx-tls-auth.conf").read_text().replace("/var/lib/scr-watchd/", f"{state}/")
-    example = re.sub(r"^ *ssl_.*;$", "", example, flags=re.MULTILINE)
-    example = example.replace("/etc/nginx/registry.htpasswd;", f"{passwords};")
-    with site(directory / "site", state, program=require("nginx"), start=False) as made:
-        made.config.write_text(without_us(made.config.read_text()))
+    passwords.write_text(f"puller:{run(require('openssl'), 'passwd', '-apr1', 'secret')}")
+    text = re.sub(r"^ *ssl_.*;$", "", example("nginx-tls-auth.conf", directory), flags=re.MULTILINE)
+    text = text.replace("/etc/nginx/registry.htpasswd;", f"{passwords};")
+    with own_site(directory) as made:
         ours = made.directory / "conf.d" / "ours.conf"
-        ours.write_text(example.replace("listen 443 ssl;", f"listen 127.0.0.1:{made.port};"))
+        ours.write_text(text.replace("listen 443 ssl;", f"listen 127.0.0.1:{made.port};"))
         start_nginx(made, require("nginx"))
         credentials = {"Authorization": "Basic " + b64encode(b"puller:secret").decode()}
         with daemon("run", images, "--state", state, "--nginx-config", made.config) as process:
@@ -127,7 +185,7 @@ def evaluated(log: Path) -> list[str]:
 def test_nginx_accepts_the_snippets_when_what_they_include_is_gone(directory: Path) -> None:
     images, state = directory / "images", directory / "state"
     write_image(images / "app:1", image("app"))
-    with site(directory / "site", state, program=require("nginx"), start=False) as made:
+    with own_site(directory) as made:
         host(directory, made)
         assert (
             scr_watchd("run", images, "--state", state, "--nginx-config", made.config, "--once").returncode

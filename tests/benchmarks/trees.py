@@ -5,6 +5,7 @@ and three that the ten tags of its repository share. Beside them lie an image of
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ TAGS_OF_A_REPOSITORY = 10
 _TAGS_OF_A_BASE = 1000
 _HEAVY = {"six": 6_000_000, "hundred": 100_000_000}
 _LAYER_BYTES = 1000
+_VERSION = "version"
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ def make_tree(root: Path, tags: int, *, heavy: Path) -> Tree:
     for number in range(tags):
         repository, tag = divmod(number, TAGS_OF_A_REPOSITORY)
         if tag == 0:
+            if number % _TAGS_OF_A_BASE == 0:  # a file cannot have a hundred thousand links
+                _renew(pool / _VERSION, "Directory Transport Version: 1.1\n")
             layers = [_small(pool, f"base {number // _TAGS_OF_A_BASE}")]
             layers += [_small(pool, f"layer {each} of {repository}") for each in range(3)]
         name = f"team{repository // 1000:02}/app{repository:05}"
         last = _write_tag(root, name, f"v{tag}", pool, layers)
-    for leftover in pool.iterdir():
-        leftover.unlink()
-    pool.rmdir()
+    shutil.rmtree(pool)
     return Tree(root, tags, last, targets["six"], targets["hundred"])
 
 
@@ -96,11 +98,16 @@ def _small(pool: Path, seed: str) -> str:
     return hexadecimal
 
 
+def _renew(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+
+
 def _write_tag(root: Path, name: str, tag: str, pool: Path, layers: list[str]) -> Target:
     """Plain calls and texts: this is done a hundred thousand times."""
     directory = f"{root}/{name}/{tag}"
     os.makedirs(directory)
-    _write(f"{directory}/version", b"Directory Transport Version: 1.1\n")
+    os.link(f"{pool}/{_VERSION}", f"{directory}/version")
     config = f'{{"os":"linux","architecture":"amd64","name":"{name}:{tag}"}}'.encode()
     hexadecimal = sha256(config).hexdigest()
     _write(f"{directory}/{hexadecimal}", config)

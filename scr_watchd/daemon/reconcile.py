@@ -166,6 +166,9 @@ def reconcile(world: World, *, full: bool) -> Outcome:
             )
         where = error.filename or world.state.path  # a full disk is told of without a name
         return Failed(f"{where}: {error.strerror or error}. What was published stays")
+    finally:
+        if world.store is not None:
+            world.store.hash_the_rest()
 
 
 def _make_room(world: World) -> bool:

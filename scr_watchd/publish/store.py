@@ -138,7 +138,6 @@ class Store:
         again = self._to_look_at_again(wanted)
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
-        self._jobs.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         self._dropped.clear()
         look = _Look()
@@ -157,12 +156,20 @@ class Store:
         self._sync()
         self._taken = look.kept
         self._waiting = tuple(look.waiting)
-        self._trusting = False
         if self._hasher is not None:
             self._hasher.forget_good()
-            for job, owner, urgent in self._jobs:
-                self._hasher.submit(job, owner=owner, urgent=urgent)
+        if not self._trusting:
+            self.hash_the_rest()
+        self._trusting = False
         return Taken(tuple(look.kept.values()), tuple(look.problems), len(look.waiting))
+
+    def hash_the_rest(self) -> None:
+        """Begin to hash what a trusting ``take`` did not. Call it when all is published: the thread would
+        take its time from that."""
+        jobs, self._jobs = self._jobs, []
+        for job, owner, urgent in jobs:
+            if self._hasher is not None:
+                self._hasher.submit(job, owner=owner, urgent=urgent)
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it, whole; ``None`` if anything is missing."""

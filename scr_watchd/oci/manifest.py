@@ -7,6 +7,7 @@ itself chose would let an image run as HTML on the site's own origin.
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -136,18 +137,24 @@ def _media_type(document: _RawManifest) -> MediaType:
 def _descriptors(raw: list[_RawDescriptor]) -> tuple[Descriptor, ...]:
     found: dict[Digest, Descriptor] = {}
     for item in raw:
+        optional = bool(item.urls) and _is_foreign(item.media_type)
         try:
-            digest = Digest.parse(item.digest)
+            new = _descriptor(item.digest, item.size, optional)
         except ValueError as error:
             raise ManifestError(f"it refers to {item.digest[:100]!a}: {error}") from error
-        if item.size < 0:
-            raise ManifestError(f"the size of {digest} is {item.size}")
-        optional = bool(item.urls) and _is_foreign(item.media_type)
-        known = found.get(digest, Descriptor(digest, item.size, optional))
-        if known.size != item.size:
-            raise ManifestError(f"it gives {digest} two sizes, {known.size} and {item.size}")
-        found[digest] = Descriptor(digest, item.size, optional and known.optional)
+        if new.size < 0:
+            raise ManifestError(f"the size of {new.digest} is {new.size}")
+        known = found.get(new.digest, new)
+        if known.size != new.size:
+            raise ManifestError(f"it gives {new.digest} two sizes, {known.size} and {new.size}")
+        found[new.digest] = new if known.optional else known
     return tuple(found.values())
+
+
+@lru_cache(maxsize=4096)
+def _descriptor(digest: str, size: int, optional: bool) -> Descriptor:  # noqa: FBT001 - a key of the cache
+    """The same object each time: images share layers, and a tree has many images."""
+    return Descriptor(Digest.parse(digest), size, optional)
 
 
 def _referral(media_type: MediaType, document: _RawManifest) -> Referral | None:

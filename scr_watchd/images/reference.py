@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.words import printable, shell
@@ -64,7 +65,13 @@ def layout_place(path: str, *, prefix: str = "", root: str = "") -> Place:
 
 
 def _name(prefix: str, parents: list[str], leaf: str | None = None) -> RepositoryName:
-    return RepositoryName.parse(prefix + "/".join([*parents, leaf] if leaf is not None else parents))
+    return _parsed(prefix + "/".join([*parents, leaf] if leaf is not None else parents))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> RepositoryName:
+    """The same object for each of a repository's tags."""
+    return RepositoryName.parse(text)
 
 
 def _rename(path: str, root: str, parents: list[str], leaf: str = "") -> str:

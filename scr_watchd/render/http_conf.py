@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from typing import TypeVar
 
 from scr_watchd.oci.catalog import Catalog, Repository
 from scr_watchd.oci.manifest import MediaType
@@ -22,6 +23,8 @@ _NAME_PIECES = 7
 _TAG_PIECES = 4
 _LONGEST_NAME_KEY = 45  # with the "=" before it a key of 46 bytes, nginx's limit without hash.conf
 _LONGEST_TAG_KEY = 40  # leaves room for ":" and a repository number of five digits
+
+_Key = TypeVar("_Key")
 
 _NO_MIRRORS: Mapping[str, str] = {}
 
@@ -146,19 +149,20 @@ def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
 
 
 def _tag_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
-    short: dict[str, list[str]] = {}
-    long: dict[tuple[str, str], list[str]] = {}
+    short: dict[str, str] = {}
+    long: dict[tuple[str, str], str] = {}
     for rid, repository in numbered:
+        manifests = repository.manifests
         for tag, digest in repository.tags.items():
-            entry = f"{_TYPE_NUMBER[repository.manifests[digest]]}:{digest.hex}:{tag}"
+            entry = f"{_TYPE_NUMBER[manifests[digest]]}:{digest[7:]}:{tag}"
             if len(tag) <= _LONGEST_TAG_KEY:
-                short.setdefault(f"{tag.lower()}:{rid}", []).append(entry)
+                _append(short, f"{tag.lower()}:{rid}", entry)
             else:
-                long.setdefault((rid, tag.lower()), []).append(entry)
+                _append(long, (rid, tag.lower()), entry)
     pieces = Pieces(_TAG_PIECES)
     for (rid, lower), entries in long.items():
-        pieces.add(f"1{rid}", lower, long_values.token(entries, separator=" "))
-    tokens = {key: long_values.token(entries, separator=" ") for key, entries in short.items()}
+        pieces.add(f"1{rid}", lower, long_values.quoted(entries))
+    tokens = {key: long_values.quoted(entries) for key, entries in short.items()}
     return [
         *pieces.maps("scr_tag_is_long$scr_rid", "scr_t", "scr_long_tag", "scr_long_tag_known"),
         mapping('"$scr_tag:$scr_rid"', "scr_tag_known", tokens, default="$scr_long_tag_known"),
@@ -166,13 +170,19 @@ def _tag_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -
 
 
 def _manifest_map(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
-    known: dict[str, list[str]] = {}
+    known: dict[str, str] = {}
     for rid, repository in numbered:
         for digest, media_type in repository.manifests.items():
-            entry = f"{_TYPE_NUMBER[media_type]}:{digest.hex[32:]}"
-            known.setdefault(f"{digest.hex[:32]}@{rid}", []).append(entry)
-    tokens = {key: long_values.token(entries, separator=" ") for key, entries in known.items()}
+            # "sha256:" and 64 digits, of which the first half is the key
+            _append(known, f"{digest[7:39]}@{rid}", f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
+    tokens = {key: long_values.quoted(entries) for key, entries in known.items()}
     return [mapping('"$scr_hx1@$scr_rid"', "scr_manifest_known", tokens)]
+
+
+def _append(entries: dict[_Key, str], key: _Key, entry: str) -> None:
+    """Add what a key, which most share with no other, stands for."""
+    known = entries.get(key)
+    entries[key] = entry if known is None else f"{known} {entry}"
 
 
 def _list_maps(

@@ -57,7 +57,10 @@ class LongValues:
     def token(self, items: Iterable[str], *, separator: str) -> str:
         """``items`` joined by ``separator`` as one token; they hold no ``'``, no ``$``, and a
         backslash only before ``u``."""
-        text = separator.join(items)
+        return self.quoted(separator.join(items))
+
+    def quoted(self, text: str) -> str:
+        """``text``, like that of ``token``, as one."""
         if len(text) <= quote.TOKEN_BYTES:
             return f"'{text}'"
         return self.joined([self.variable(chunk) for chunk in _cut(text)])

@@ -18,8 +18,7 @@ TAGS = 10_000
 _RUNS = 3
 _FIGURES = {
     "parse": ("parse-cpu",),
-    "memory": ("parse-memory", "worker-memory"),
-    "small-blob": ("small-blob",),
+    "small-blob": ("small-blob", "parse-memory", "worker-memory"),
     "manifest": ("manifest",),
     "large-blobs": ("six", "hundred"),
     "passes": ("light", "one", "full"),

@@ -145,7 +145,7 @@ def pid_file_of(nginx: Nginx, config: Path) -> Path:
         text = config.read_text(errors="surrogateescape")
     except OSError:
         return nginx.pid_file
-    found = re.search(r"^\s*pid\s+[\"']?([^\s;\"']+)", text, re.MULTILINE)
+    found = re.search(r"(?:^|[;}])[ \t]*pid\s+[\"']?([^\s;\"']+)", text, re.MULTILINE)
     return Path(found[1]) if found and found[1].startswith("/") else nginx.pid_file
 
 

@@ -21,9 +21,9 @@ from tests.benchmarks.trees import make_heavy, make_tree
 HERE = Path(__file__).parent
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 _ONLY_AT = {
-    "small-blob": {1_000, 10_000, 100_000},
-    "manifest": {10_000, 100_000},
-    "drop": {100, 1_000, 10_000, 100_000},
+    "small-blob": {10_000, 100_000},
+    "manifest": {10_000},
+    "drop": {1_000, 10_000, 100_000},
     "large-blobs": {10_000},
     "idle": {100, 10_000, 100_000},
     "burst": {100},

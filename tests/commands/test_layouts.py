@@ -37,6 +37,7 @@ def test_tags_of_a_layout_appear_are_replaced_and_disappear(started: Host) -> No
         until(lambda: started.site.tags("library/app"), lambda tags: tags == [])
 
 
+@pytest.mark.slow
 def test_while_a_layout_is_copied_again_what_was_published_stays(started: Host) -> None:
     """skopeo writes index.json anew, from nothing, and a manifest too."""
     layout = write_layout(started.images / "app", ("1", ONE), ("2", TWO))

@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from scr_watchd.publish.reload import Proof, Reloading, reload
 from tests.nginxes import nginx_with
 from tests.waiting import until
@@ -16,6 +18,7 @@ def answer(text: str) -> bytes:
     return f'map $uri $answer {{ default "{text}"; }}'.encode()
 
 
+@pytest.mark.slow
 def test_workers_of_a_reload_that_somebody_else_began_prove_nothing() -> None:
     """Of certbot or logrotate, say: it has read the old configuration, and starts them after our HUP."""
     files = {"answer.conf": answer("old")}

@@ -327,6 +327,7 @@ def entries_of(tree: Mapping[str, list[str]]) -> dict[tuple[str, str], bytes]:
     return {key: CONTENTS[index % len(CONTENTS)] for index, key in enumerate(sorted(near))}
 
 
+@pytest.mark.slow
 @given(tree=trees)
 @settings(max_examples=40, deadline=None)
 def test_any_tree_stays_within_the_limits(tree: Mapping[str, list[str]]) -> None:

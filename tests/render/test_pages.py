@@ -111,6 +111,7 @@ parts = st.from_regex(r"[a-z0-9]{1,3}", fullmatch=True)
 names = st.lists(parts, min_size=1, max_size=20).map("/".join)
 
 
+@pytest.mark.slow
 @given(tree=st.dictionaries(names, tag_lists, max_size=12), data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_page_of_any_tree_is_what_the_model_says(
@@ -186,6 +187,7 @@ def test_a_page_can_be_asked_for_without_its_body(registry: Site) -> None:
         assert head.header(name) == whole.header(name) is not None
 
 
+@pytest.mark.slow
 def test_fifty_thousand_tags_of_one_repository_are_listed(program: str) -> None:
     tags = [f"v1.{number // 250}.{number % 250}" for number in range(50_000)]
     with serving(catalog_with([("big", tag, b"") for tag in tags]), program=program) as running:
@@ -202,6 +204,7 @@ def test_fifty_thousand_tags_of_one_repository_are_listed(program: str) -> None:
         assert not running.complaints()
 
 
+@pytest.mark.slow
 def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program: str, jit: str) -> None:
     """nginx's regular expressions end after ten million steps, and what they would have found is then
     taken for empty. The longest `last` among the longest names needs the most of them."""

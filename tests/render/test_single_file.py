@@ -200,6 +200,7 @@ repositories = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     deadline=None,

@@ -214,9 +214,7 @@ class Store:
         else:
             differ = {name for name in {*before, *needed} if before.get(name) != needed.get(name)}
             changed = differ | self._touched
-            is_less = any(
-                image not in needed.get(name, ()) for name in differ for image in before.get(name, ())
-            )
+            is_less = any(_digests(before.get(name, ())) - _digests(needed.get(name, ())) for name in differ)
         removed = self._prune_copies(needed) if is_less else 0
         for name in sorted(changed, reverse=True):  # a repository may lie below another
             removed += self._prune_blobs(name, needed.get(name, []))
@@ -226,12 +224,7 @@ class Store:
 
     def _prune_copies(self, needed: dict[str, list[Image]]) -> int:
         make_directory(Path(self._copies))
-        names = {
-            manifest.digest.hex
-            for images in needed.values()
-            for image in images
-            for manifest in image.manifests
-        }
+        names = {digest.hex for images in needed.values() for digest in _digests(images)}
         with os.scandir(self._copies) as copies:
             unneeded = [
                 copy.path
@@ -612,6 +605,11 @@ def _sources(root: int, image: Image) -> Iterator[Callable[[Digest], int]]:
             return opened[path]
 
         yield source
+
+
+def _digests(images: Iterable[Image]) -> set[Digest]:
+    """Of all their manifests. Sets, because a repository may have 100,000 tags."""
+    return {manifest.digest for image in images for manifest in image.manifests}
 
 
 def _key(image: Image) -> _Key:

@@ -9,6 +9,7 @@ import pytest
 
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scanner
+from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.place import StorePlace, choose
 from scr_watchd.publish.store import Store
@@ -218,3 +219,31 @@ def test_the_place_is_inside_the_root_where_the_state_lies_on_another_mount(tmp_
         assert "Invalid cross-device link" in forced.obstacle
     finally:
         shutil.rmtree(state, ignore_errors=True)
+
+
+def test_pruning_a_repository_of_many_tags_compares_each_but_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with each would take minutes for 50,000 tags."""
+    tags = 300
+    root = make_images(
+        tmp_path / "images", {"app": {f"{n:03}": image(f"{n}", layers=0) for n in range(tags)}}
+    )
+    store, scanner = (
+        Store(StorePlace(tmp_path / "store", "/x", str(root), ""), root),
+        Scanner(root, reader=ANYBODY),
+    )
+    store.prune(store.take(scanner.full().images).images)
+    write_image(root / "app" / f"{tags - 1:03}", image("another", layers=0))
+    taken = store.take(scanner.full().images)
+    compared = 0
+    equal = Image.__eq__
+
+    def counting(one: Image, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(one, other)
+
+    monkeypatch.setattr(Image, "__eq__", counting)
+    assert store.prune(taken.images) == 2
+    assert compared <= 10 * tags

@@ -39,10 +39,10 @@ def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> li
     tables: dict[str, dict[str, str]] = {"fences": {}, "block": {}, "next": {}, "rest": {}}
     for number, names in lists.items():
         chunks = list(_chunks(names))
-        if len(chunks) == 1:
-            items[number] = f"'{_text(chunks[0])}'"
+        texts = _texts(chunks)
+        if len(texts) == 1:
+            items[number] = f"'{texts[0]}'"
             continue
-        texts = [_text(chunks[0]), *(f",{_text(each)}" for each in chunks[1:])]
         variables = [long_values.variable(text) for text in texts]
         rests = _rests(variables, long_values)
         items[number] = long_values.joined([variables[0], rests[0]])
@@ -63,6 +63,11 @@ def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> li
         mapping(block_of, "scr_block_next", tables["next"]),
         mapping(block_of, "scr_block_rest", tables["rest"]),
     ]
+
+
+def texts_of(names: Sequence[str]) -> list[str]:
+    """The inside of a JSON list of ``names``, in pieces that each fit into a token; at least one."""
+    return _texts(list(_chunks(names)))
 
 
 def page_maps() -> list[str]:
@@ -96,8 +101,9 @@ def _chunks_per_block(chunks: Sequence[Sequence[str]]) -> int:
     return math.ceil(math.sqrt(fences / quote.TOKEN_BYTES))
 
 
-def _text(names: Iterable[str]) -> str:
-    return ",".join(f'"{name}"' for name in names)
+def _texts(chunks: Iterable[Iterable[str]]) -> list[str]:
+    lists = [",".join(f'"{name}"' for name in chunk) for chunk in chunks]
+    return [lists[0], *(f",{text}" for text in lists[1:])]
 
 
 def _fences(blocks: Sequence[Sequence[Sequence[str]]]) -> Iterator[str]:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Self
 
 from scr_watchd.oci.catalog import Image, ManifestFile, Problem
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.render import quote
+from scr_watchd.render.http_conf import static
+from scr_watchd.render.lists import texts_of
 from scr_watchd.words import printable
 
 _LONGEST_URI = 255  # nginx holds the length of a location that is no expression in one byte, unchecked
@@ -236,13 +237,7 @@ def _catalog(repositories: dict[RepositoryName, _Repository]) -> str:
 
 def _list(variable: str, items: list[str]) -> str:
     """The lines that set ``variable`` to ``items`` as the inside of a JSON list."""
-    chunks = [""]
-    for number, item in enumerate(items):
-        text = f',"{item}"' if number else f'"{item}"'
-        if len(chunks[-1]) + len(text) > quote.TOKEN_BYTES:
-            chunks.append("")
-        chunks[-1] += text
-    return "".join(f"    {line}\n" for line in _set(variable, chunks))
+    return "".join(f"    {line}\n" for line in _set(variable, texts_of(items)))
 
 
 def _set(variable: str, chunks: list[str], level: int = 1) -> list[str]:
@@ -261,7 +256,7 @@ def _set(variable: str, chunks: list[str], level: int = 1) -> list[str]:
 
 @cache
 def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return static(name).decode()
 
 
 def _fill(name: str, **words: str) -> str:

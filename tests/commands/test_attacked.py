@@ -154,12 +154,7 @@ def _fill(file: object) -> None:
 
 
 def test_a_directory_that_becomes_private_is_withdrawn(host: Host) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can have nginx run its workers as somebody else")
-    config = host.site.config
-    config.write_text(config.read_text().replace("user root root;", "user nobody nogroup;"))
-    host.initial()
-    start_nginx(host.site, host.nginx)
+    host.start_with_other_workers()
     write_image(host.images / "secret" / "1", image("secret"))
     with daemon(*host.arguments("--grace-seconds", "0")) as process:
         until(lambda: host.site.tags("secret"), lambda found: found == ["1"])

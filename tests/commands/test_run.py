@@ -37,6 +37,15 @@ class Host:
         """What a package would do: there is a generation before nginx first starts."""
         scr_watchd(*self.arguments("--once", "--confirm-seconds", "0.1"))
 
+    def start_with_other_workers(self) -> None:
+        """Start nginx with workers of another user than the images' owner."""
+        if os.geteuid() != 0:
+            pytest.skip("only root can have nginx run its workers as somebody else")
+        config = self.site.config
+        config.write_text(config.read_text().replace("user root root;", "user nobody nogroup;"))
+        self.initial()
+        start_nginx(self.site, self.nginx)
+
 
 @pytest.fixture
 def host() -> Iterator[Host]:
@@ -440,12 +449,7 @@ def test_two_daemons_never_share_a_store(running: tuple[Host, Daemon]) -> None:
 
 def test_only_the_owner_may_read_it_so_nobody_is_served(host: Host) -> None:
     """nginx's workers run as another user here, and a link elsewhere would publish what was private."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can have nginx run its workers as somebody else")
-    config = host.site.config
-    config.write_text(config.read_text().replace("user root root;", "user nobody nogroup;"))
-    host.initial()
-    start_nginx(host.site, host.nginx)
+    host.start_with_other_workers()
     private = write_image(host.images / "secret" / "1", image("secret"))
     write_image(host.images / "app:1", image("first"))
     private.chmod(0o700)

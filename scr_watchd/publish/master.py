@@ -168,22 +168,36 @@ def reap_orphans(*, keep: int | None = None) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
+def wait_until_idle(master: Process, *, seconds: float, progress: Callable[[], None]) -> bool:
+    """Wait until ``master`` waits for signals, for ``seconds`` at most; whether it came to that.
+
+    Between two signals nginx sleeps with none of them blocked (sigsuspend(2)), and while it reads a
+    configuration and starts workers it blocks them all. So once it was seen idle, every worker that
+    is not there yet will come from a configuration that is yet to be read.
+    """
+    deadline = time.monotonic() + seconds
+    while _blocks_hang_up(master):
+        if time.monotonic() >= deadline:
+            return False
+        progress()
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
 def wait_for_reload(
     master: Process, before: set[Process], *, seconds: float, progress: Callable[[], None]
 ) -> str:
-    """Wait until the workers of ``master`` are new ones; ``before`` were there before the signal.
+    """Wait until the workers of ``master`` are new ones; ``before`` were there when it was idle, after
+    what it is to read was in place and before the signal.
 
     Returns an empty text once no worker of ``before`` takes requests and a new one does, else, after
-    ``seconds``, what is still missing. A worker that is there while the signal still waits comes from
-    a reload that somebody else began earlier, and may have read what was current then.
+    ``seconds``, what is still missing.
     """
     deadline = time.monotonic() + seconds
     while True:
         now = workers(master)
         if not alive(master):
             return f"nginx (process {master.pid}) ended"
-        if _has_hang_up_waiting(master):  # for a tenth of a second after such workers were started
-            before = before | set(now)
         new = [worker for worker, leaving in now.items() if worker not in before and not leaving]
         old = [worker.pid for worker, leaving in now.items() if worker in before and not leaving]
         if new and not old:
@@ -207,14 +221,14 @@ def alive(process: Process) -> bool:
         return False
 
 
-def _has_hang_up_waiting(process: Process) -> bool:
-    """Whether a HUP was sent to ``process`` that it has not taken yet (proc_pid_status(5), ShdPnd)."""
+def _blocks_hang_up(process: Process) -> bool:
+    """Whether a HUP that is sent to ``process`` now would have to wait (proc_pid_status(5), SigBlk)."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return False
-    waiting = re.search(r"^ShdPnd:\s*([0-9a-f]+)", status, re.MULTILINE)
-    return waiting is not None and bool(int(waiting[1], 16) & 1 << signal.SIGHUP - 1)
+    blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return blocked is not None and bool(int(blocked[1], 16) & 1 << signal.SIGHUP - 1)
 
 
 def _role(pid: int) -> str:

@@ -79,7 +79,11 @@ def reload(how: Reloading, generation: str, *, progress: Callable[[], None]) -> 
         if how.way in ("signal", "process"):
             return Verdict(Proof.ABSENT, str(error))
         master = None
-    before = set(processes.workers(master)) if master else set()
+    watched = master if how.question is None and how.by_process and how.way != "none" else None
+    if watched and not processes.wait_until_idle(watched, seconds=how.seconds, progress=progress):
+        # at a reload that somebody else began, say, with what was current then
+        return Verdict(Proof.MISSING, f"nginx (process {watched.pid}) was busy for {how.seconds:g} s")
+    before = set(processes.workers(watched)) if watched else set()
     try:
         match how.way:
             case "signal" | "process":
@@ -95,8 +99,8 @@ def reload(how: Reloading, generation: str, *, progress: Callable[[], None]) -> 
         return Verdict(Proof.MISSING, str(error))
     if how.question is not None:
         return _ask(how.question, generation, seconds=how.seconds, progress=progress)
-    if how.by_process and how.way != "none" and master is not None:
-        missing = processes.wait_for_reload(master, before, seconds=how.seconds, progress=progress)
+    if watched:
+        missing = processes.wait_for_reload(watched, before, seconds=how.seconds, progress=progress)
         return Verdict(Proof.MISSING, missing) if missing else Verdict(Proof.CONFIRMED)
     return Verdict(Proof.UNSEEN, "nothing is set by which to prove it")
 

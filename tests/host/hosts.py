@@ -50,11 +50,12 @@ def registry(machine: Machine, path: str) -> tuple[int, str]:
 
 
 def pulls(machine: Machine, reference: str) -> bool:
-    """Whether skopeo gets the image, every blob of it."""
+    """Whether skopeo gets the image, every blob of it. Says why not on standard output."""
     got = machine.run(
         "sh", "-euc",
         "rm -rf /root/got;"
         "skopeo copy --quiet --src-tls-verify=false docker://registry.example.com/$0 dir:/root/got",
         reference, check=False,
     )  # fmt: skip
+    print(reference, got.stderr)
     return got.returncode == 0

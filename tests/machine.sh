@@ -46,6 +46,8 @@ for each in apparmor.service console-getty.service getty@tty1.service networking
     sys-kernel-tracing.mount; do
     ln -s /dev/null "etc/systemd/system/$each"
 done
+# a database that programs outside go on writing while it is copied to here
+rm -rf var/lib/containers/cache
 hostname machine
 : > etc/machine-id
 

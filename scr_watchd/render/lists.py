@@ -28,6 +28,7 @@ REPOSITORIES = "_"
 
 # In ASCII order: the characters of tags and repository names.
 _ALPHABET = "-./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+_RUNS = [_ALPHABET[start : start + 6] for start in range(0, len(_ALPHABET), 6)]
 _GROUP = 64  # chunks whose remainders share what lies behind them
 _SLASHES = 8  # captures have one digit
 _HALVES = (128, 64, 32, 16, 8, 4, 2, 1)  # together the longest `last`
@@ -154,10 +155,12 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
     If `last` is not among them, they begin where its longest beginning that some item shares does,
     without the items that go on with a character up to that with which `last` goes on. That beginning
     grows by 128 characters, by 64, and so on down to one, if some item shares so much: trying each
-    length would read the items once for each.
+    length would read the items once for each. Of the characters behind that with which `last` goes on
+    the few of the same run are tried one by one, then all others at once: a regular expression for
+    each of the alphabet would cost nginx a megabyte, and trying each of it a reading for each.
     """
-    start, more, rest, tail, found = (
-        f"{prefix}_{word}" for word in ("start", "more", "rest", "tail", "found")
+    start, more, rest, tail, found, has, wants = (
+        f"{prefix}_{word}" for word in ("start", "more", "rest", "tail", "found", "has", "wants")
     )
     maps = []
     shared = f'"|$scr_last|{items}"'
@@ -167,11 +170,16 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
         grown = f'"${start}${more}|${rest}|${tail}"'
         maps.append(mapping(shared, f"{prefix}_shared_{size}", {grows: grown}, default=shared))
         shared = f"${prefix}_shared_{size}"
-    greater = {rf"~^[^|]*\|\|(?<{found}>.*)\z": f"${found}"}
-    for character in _ALPHABET:
-        code = rf"\x{ord(character):02x}"
-        not_up_to_it = rf',"(?!\k<{start}>["-{code}]).*'
-        greater[rf"~^(?<{start}>[^|]*)\|{code}[^|]*\|.*?(?<{found}>{not_up_to_it})\z"] = f"${found}"
+    next_of_run = rf"(?=[^|]*+\|[^|]*+\|(?<{has}>[^|]))[^|]*?\k<{has}>[^|!]*?(?<{wants}>[^|!])[^|]*+"
+    begun = rf"(?<{start}>[^|]*+)\|[^|]*+"
+    greater = {
+        rf"~^[^|]*+\|[^|]*+\|\|(?<{found}>.*)\z": f"${found}",
+        rf'~^{next_of_run}\|{begun}\|.*?(?<{found}>,"\k<{start}>\k<{wants}>.*)\z': f"${found}",
+    }
+    for run in _RUNS:
+        first, last = (rf"\x{ord(character):02x}" for character in (run[0], run[-1]))
+        in_run = rf"[^|]*+\|(?<{start}>[^|]*+)\|[{first}-{last}][^|]*+"
+        greater[rf'~^{in_run}\|.*?(?<{found}>,"(?!\k<{start}>["-{last}]).*)\z'] = f"${found}"
     return [
         mapping(
             f'"$scr_last|{items}"',
@@ -183,7 +191,7 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
             default=f"${prefix}_after_none",
         ),
         *maps,
-        mapping(shared, f"{prefix}_after_none", greater),
+        mapping(f'"{"!".join(_RUNS)}|{shared}"', f"{prefix}_after_none", greater),
     ]
 
 

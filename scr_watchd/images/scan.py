@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from scr_watchd.files import Reader, open_directory, read_regular
@@ -27,7 +28,11 @@ from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.words import printable, shell
 
 _DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
+# names of no concern: hidden ones, and what writers use until they are done
 _IGNORED = (".", "dir-put-blob", "oci-put-blob", "lost+found")
+_TEMPORARY = ".hardlink-temporary"
+_SIX = attrgetter("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns")
+_PASSED_BY = 64  # unchanged directories between two calls of progress: a network may take long for each
 _RACY_SECONDS = 2  # a second change within one clock tick may leave the same timestamps (kernel < 6.13)
 
 
@@ -75,6 +80,7 @@ class _KnownLayout:
 
 
 _Memory = dict[str, _Known | _KnownLayout]
+_Findings = tuple[tuple[Problem, ...], frozenset[Reference], tuple[str, ...]]
 
 
 class Scanner:
@@ -100,6 +106,7 @@ class Scanner:
         self._prefix = prefix
         self._progress = progress
         self._memory: _Memory = {}
+        self._last: tuple[_Findings, Scan] | None = None
         self.directories = 0
         """How many directories the last scan looked into, with the root."""
         self._judged_for = reader
@@ -129,9 +136,12 @@ class Scanner:
         )
         with open_directory(self.root) as descriptor:
             walk.root(descriptor, parents=self._parents)
-        self._memory = walk.seen
         self.directories = walk.directories
-        return walk.result()
+        if self._last is None or walk.findings != self._last[0] or walk.seen != self._memory:
+            findings = walk.findings
+            self._last = findings, walk.result()
+        self._memory = walk.seen
+        return self._last[1]
 
 
 class _AnsweringFor:
@@ -179,6 +189,11 @@ class _Walk:
         self._unfinished: set[Reference] = set()
         self._hidden: list[str] = []
 
+    @property
+    def findings(self) -> _Findings:
+        """What was found besides ``seen``: with it, all that a result is made of."""
+        return tuple(self._problems), frozenset(self._unfinished), tuple(self._hidden)
+
     def result(self) -> Scan:
         images: dict[tuple[str, str], Image] = {}
         for path in sorted(self.seen):
@@ -225,10 +240,11 @@ class _Walk:
 
     def _below(self, parent: int, path: str, statuses: dict[str, os.stat_result], *, depth: int) -> None:
         is_image = MANIFEST in statuses
-        for name, status in statuses.items():
+        for number, (name, status) in enumerate(statuses.items()):
+            if number % _PASSED_BY == 0:
+                self._progress()
             below = f"{path}/{name}" if path else name
             if stat.S_ISDIR(status.st_mode):
-                self._progress()
                 if self._light and self._is_as_before(parent, name, below, status):
                     continue
                 with _AnsweringFor(self, below):
@@ -244,6 +260,7 @@ class _Walk:
     def _directory(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
         if depth > _DEEPEST:
             raise RefusedError("it lies too deep for a repository name", self._remove(path))
+        self._progress()
         self._permit(path, status)
         with open_directory(name, within=parent) as descriptor:
             statuses = _entries(descriptor)
@@ -286,16 +303,13 @@ class _Walk:
         if layouts.is_layout(descriptor, statuses):
             self._layout(descriptor, path, statuses, status=status, real=real or path)
             return
-        nested = _has_directories(statuses)
         if MANIFEST not in statuses:
-            self._without_manifest(path, statuses, nested=nested)
+            self._without_manifest(path, statuses)
             return
         identity = _identity(status, statuses[MANIFEST])
         entries = _fingerprint(statuses)
         known = self._before.get(path)
         known = known if isinstance(known, _Known) else None
-        manifests = [each for name, each in statuses.items() if name.endswith(MANIFEST)]
-        newest = max(each.st_ctime_ns for each in (status, *manifests))
         if (
             known is not None
             and known.identity == identity
@@ -303,11 +317,14 @@ class _Walk:
             and known.settled
             and known.image.path == (real or path)
         ):
+            self.seen[path] = known
+            return
+        manifests = [each for name, each in statuses.items() if name.endswith(MANIFEST)]
+        newest = max(each.st_ctime_ns for each in (status, *manifests))
+        image = self._examine(descriptor, path, real or path, statuses, entries)
+        if known is not None and known.image == image:
             image = known.image
-        else:
-            image = self._examine(descriptor, path, real or path, statuses, entries)
-            if known is not None and known.image == image:
-                image = known.image
+        nested = _has_directories(statuses)
         self.seen[path] = _Known(identity, entries, newest < self._settled_ns, nested, image)
 
     def _examine(
@@ -327,8 +344,8 @@ class _Walk:
             raise
         return Image(real, where.repository, where.tag, manifests, blobs, entries)
 
-    def _without_manifest(self, path: str, statuses: dict[str, os.stat_result], *, nested: bool) -> None:
-        if nested or mistakes.LAYER in statuses:
+    def _without_manifest(self, path: str, statuses: dict[str, os.stat_result]) -> None:
+        if _has_directories(statuses) or mistakes.LAYER in statuses:
             return
         self._is_unfinished_path(path)
         if statuses and not any(mistakes.is_called_archive(name) for name in statuses):
@@ -486,17 +503,12 @@ class _Walk:
         return f"{self._root}/{path}"
 
 
-def _is_ignored(name: str) -> bool:
-    """Names of no concern: hidden ones, and what writers use until they are done."""
-    return name.startswith(_IGNORED) or name.endswith(".hardlink-temporary")
-
-
 def _entries(descriptor: int) -> dict[str, os.stat_result]:
     statuses = {}
     with os.scandir(descriptor) as entries:
         for entry in entries:
             name = entry.name
-            if _is_ignored(name):
+            if name.startswith(_IGNORED) or name.endswith(_TEMPORARY):
                 continue
             try:
                 statuses[name] = entry.stat(follow_symlinks=False)
@@ -544,11 +556,7 @@ def _manifest_status(parent: int, name: str) -> os.stat_result | None:
 
 def _identity(*statuses: os.stat_result | None) -> int:
     """Only all six together see every change; times alone miss what restores them."""
-    parts: list[int] = []
-    for each in statuses:
-        if each is not None:
-            parts += each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns
-    return hash(tuple(parts))
+    return hash(tuple([each and _SIX(each) for each in statuses]))
 
 
 def _fingerprint(statuses: dict[str, os.stat_result]) -> int:

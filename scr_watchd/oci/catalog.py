@@ -1,7 +1,7 @@
 """What there is to serve, and what there is not: Image, Repository, Catalog, Problem."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scr_watchd.oci import bounds
@@ -74,6 +74,14 @@ class Image:
         if self.is_in_layout and self.tag is not None and ":" not in self.path.rpartition("/")[2]:
             return f"{self.path}:{self.tag}"
         return self.path
+
+
+def by_repository(images: Iterable[Image]) -> dict[str, list[Image]]:
+    """``images`` in the same order, those of each repository for themselves."""
+    found: dict[str, list[Image]] = {}
+    for image in images:
+        found.setdefault(image.repository, []).append(image)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

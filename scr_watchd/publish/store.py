@@ -14,14 +14,15 @@ directories are as it left them, and mends what is not from the tree.
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular
-from scr_watchd.oci.catalog import Image, ManifestFile, Problem
+from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
@@ -74,11 +75,14 @@ class _WaitingError(Exception):
 
 @dataclass(slots=True)
 class _Look:
-    """What a ``take`` has found so far."""
+    """What a ``take`` has found so far; ``kept`` by repository."""
 
-    kept: dict[_Key, Image] = field(default_factory=dict)
+    kept: dict[str, list[Image]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     waiting: list[Image] = field(default_factory=list)
+
+    def keep(self, image: Image) -> None:
+        self.kept.setdefault(image.repository, []).append(image)
 
 
 class Store:
@@ -103,7 +107,7 @@ class Store:
         self._hasher = hasher
         self._trusting = trusting
         self._copies = f"{place.path}/.manifests/sha256"
-        self._taken: dict[_Key, Image] = {}
+        self._taken: Mapping[str, list[Image]] = {}
         self._waiting: tuple[Image, ...] = ()
         self._jobs: list[tuple[Job, _Key, bool]] = []
         self._symbolic: set[RepositoryName] = set()
@@ -132,27 +136,34 @@ class Store:
         An image that changed since it was scanned, and one with a blob whose bytes are not what its
         name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written.
         """
-        wanted = {_key(image): image for image in images}
+        wanted = by_repository(images)
         if wanted:  # else it may be a mount point without its disk: no place to make directories
             make_directory(Path(self._copies))
-        again = self._to_look_at_again(wanted)
+        again, hashed = self._to_look_at_again(wanted)
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         self._dropped.clear()
         look = _Look()
         with open_directory(self._root) as root, self._closing():
-            for key, image in wanted.items():
+            for name, group in wanted.items():
                 self._progress()
-                known = before.get(key)
-                if known is image and image.repository not in again and key not in again:
-                    look.kept[key] = image
-                else:
-                    self._attempt(root, image, look, changed=known is not None and known is not image)
+                if before.get(name) == group and name not in again and name not in hashed:
+                    look.kept[name] = group
+                    continue
+                old = {_called(image): image for image in before.get(name, ())}
+                for image in group:
+                    self._progress()
+                    known = old.get(_called(image))
+                    if known is image and name not in again and _called(image) not in hashed.get(name, ()):
+                        look.keep(image)
+                    else:
+                        self._attempt(root, image, look, changed=known is not None and known is not image)
             while self._dropped:  # what was rotten may have been served for others too
                 dropped, self._dropped = self._dropped, set()
-                for key in [key for key in look.kept if key[0] in dropped]:
-                    self._attempt(root, look.kept.pop(key), look, changed=False)
+                for name in dropped:
+                    for image in look.kept.pop(name, []):
+                        self._attempt(root, image, look, changed=False)
         self._sync()
         self._taken = look.kept
         self._waiting = tuple(look.waiting)
@@ -161,7 +172,7 @@ class Store:
         if not self._trusting:
             self.hash_the_rest()
         self._trusting = False
-        return Taken(tuple(look.kept.values()), tuple(look.problems), len(look.waiting))
+        return Taken(tuple(chain(*look.kept.values())), tuple(look.problems), len(look.waiting))
 
     def hash_the_rest(self) -> None:
         """Begin to hash what a trusting ``take`` did not. Call it when all is published: the thread would
@@ -204,9 +215,7 @@ class Store:
         Returns how many files that were. Only what can be ours: other files may lie in a store that
         was chosen by hand. The first time all of the store is looked at, later what has changed.
         """
-        needed: dict[str, list[Image]] = {}
-        for image in (*images, *self._waiting):
-            needed.setdefault(image.repository, []).append(image)
+        needed = by_repository((*images, *self._waiting))
         before, self._pruned_for = self._pruned_for, None  # if anything fails below, all is looked at again
         if before is None:
             changed = {*self._repositories(), *needed}
@@ -282,24 +291,29 @@ class Store:
                     sizes[status.st_ino] = status.st_size
         return sum(sizes.values())
 
-    def _to_look_at_again(self, wanted: dict[_Key, Image]) -> set[object]:
+    def _to_look_at_again(self, wanted: Mapping[str, list[Image]]) -> tuple[set[str], dict[str, set[str]]]:
         """Repositories whose directories others changed, or with links that lead to the files of an
-        image that is gone or cut off; and images of which new hashes are known."""
-        again: set[object] = set()
+        image that is gone or cut off; and images by repository of which new hashes are known."""
+        again: set[str] = set()
         if self._marks.get(self._copies) != _mark(self._copies):
-            again |= {image.repository for image in wanted.values()}
+            again |= wanted.keys()
         for path, mark in list(self._marks.items()):
             if _mark(path) != mark:
                 repository = path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0]
                 again.add(repository)
                 self._touched.add(repository)
                 del self._marks[path]
-        for key, image in self._taken.items():
-            if key not in wanted or (image.repository in self._symbolic and wanted[key] is not image):
-                again.add(image.repository)
-        if self._hasher is not None:
-            again |= self._hasher.news()
-        return again
+        for name, kept in self._taken.items():
+            group = wanted.get(name, [])
+            if kept != group:
+                new = {_called(image): image for image in group}
+                same = [new.get(_called(image)) for image in kept]
+                if None in same or (name in self._symbolic and same != kept):
+                    again.add(name)
+        hashed: dict[str, set[str]] = {}
+        for repository, called in self._hasher.news() if self._hasher is not None else ():
+            hashed.setdefault(repository, set()).add(called)
+        return again, hashed
 
     # -- blobs -------------------------------------------------------------------------------------
 
@@ -312,7 +326,7 @@ class Store:
         except _WaitingError:
             look.waiting.append(image)
         else:
-            look.kept[_key(image)] = image
+            look.keep(image)
 
     def _take(self, root: int, image: Image, *, changed: bool) -> None:
         waits = False
@@ -519,7 +533,7 @@ class Store:
                 self._copy_again(image, file),
             )
         job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest)
-        self._jobs.append((job, _key(image), wait))
+        self._jobs.append((job, (image.repository, _called(image)), wait))
         if wait:
             raise _WaitingError
         return False
@@ -612,8 +626,9 @@ def _digests(images: Iterable[Image]) -> set[Digest]:
     return {manifest.digest for image in images for manifest in image.manifests}
 
 
-def _key(image: Image) -> _Key:
-    return image.repository, image.tag or image.digest
+def _called(image: Image) -> str:
+    """What tells an image from the others of its repository."""
+    return image.tag or image.digest
 
 
 def _problem(root: Path, image: Image, error: _UnusableError) -> Problem:

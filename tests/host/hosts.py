@@ -1,5 +1,6 @@
 """A mirror host: a machine with a real systemd, an nginx with a site of its own, and images to drop in."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,12 +51,12 @@ def registry(machine: Machine, path: str) -> tuple[int, str]:
 
 
 def pulls(machine: Machine, reference: str) -> bool:
-    """Whether skopeo gets the image, every blob of it. Says why not on standard output."""
+    """Whether skopeo gets the image, every blob of it; logs why not."""
     got = machine.run(
         "sh", "-euc",
         "rm -rf /root/got;"
         "skopeo copy --quiet --src-tls-verify=false docker://registry.example.com/$0 dir:/root/got",
         reference, check=False,
     )  # fmt: skip
-    print(reference, got.stderr)
+    logging.getLogger(__name__).info("%s %s", reference, got.stderr)
     return got.returncode == 0

@@ -39,11 +39,15 @@ class Changes:
 
     @classmethod
     def between(cls, before: Catalog, after: Catalog) -> "Changes":
-        was = {each.name: each.tags for each in before.repositories}
-        now = {each.name: each.tags for each in after.repositories}
-        differ = {name for name in was | now if was.get(name, {}) != now.get(name, {})}
-        old = {(name, tag): digest for name in sorted(differ) for tag, digest in was.get(name, {}).items()}
-        new = {(name, tag): digest for name in sorted(differ) for tag, digest in now.get(name, {}).items()}
+        was = {each.name: each for each in before.repositories}
+        now = {each.name: each for each in after.repositories}
+        differ = sorted(name for name in was.keys() | now.keys() if was.get(name) is not now.get(name))
+        old = {
+            (name, tag): digest for name in differ if name in was for tag, digest in was[name].tags.items()
+        }
+        new = {
+            (name, tag): digest for name in differ if name in now for tag, digest in now[name].tags.items()
+        }
         return cls(
             added={tag: digest for tag, digest in new.items() if tag not in old},
             replaced={tag: digest for tag, digest in new.items() if old.get(tag, digest) != digest},

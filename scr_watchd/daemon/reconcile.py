@@ -25,7 +25,7 @@ from scr_watchd.daemon.outcome import (
     Unconfirmed,
     Waiting,
 )
-from scr_watchd.daemon.resolve import Before, Policy, Resolved, resolve
+from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scan, Scanner
@@ -38,7 +38,7 @@ from scr_watchd.publish.nginx import Nginx, NginxError
 from scr_watchd.publish.reload import Proof, Reloading, crowd, reload
 from scr_watchd.publish.state import REQUESTS, Record, Request, State
 from scr_watchd.publish.store import Store, Taken
-from scr_watchd.render.http_conf import Rendered, initial, is_whole, render
+from scr_watchd.render.http_conf import Memory, Rendered, initial, is_whole, render
 from scr_watchd.words import printable
 
 _ADVICE = (
@@ -105,6 +105,9 @@ class World:
     scan: Scan | None = None
     """The scan after which nothing was left to do; until ``until`` (seconds since 1970)."""
     until: float = 0.0
+    plain: Mapping[str, Plain] = field(default_factory=dict)
+    """Repositories that need not be looked at again while their images stay the same."""
+    memory: Memory = field(default_factory=dict)
     found: Found = field(default_factory=Found)
     keep_lock: Callable[[], None] = lambda: None
     """Makes sure that the state directory is still ours alone."""
@@ -206,6 +209,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
         store=store.place.seen_as,
         list_repositories=world.list_repositories,
         mirrors=world.mirrors,
+        memory=world.memory,
     )
     record = _record(world, rendered, resolved)
 
@@ -326,15 +330,17 @@ def _resolve(
         accepted="accept" in world.asked,
     )
     before = world.record
-    return resolve(
+    resolved = resolve(
         scan,
         taken.images,
-        Before(before.catalog, before.leaving, before.held_since, before.root_inode),
+        Before(before.catalog, before.leaving, before.held_since, before.root_inode, world.plain),
         stored=store.image,
         policy=policy,
         root_inode=os.stat(world.scanner.root).st_ino,
         now=now,
     )
+    world.plain = resolved.plain
+    return resolved
 
 
 def _grace(seconds: float, store: Store) -> float:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scr_watchd.daemon.guard import held_since
 from scr_watchd.images.scan import Scan
@@ -14,6 +15,7 @@ from scr_watchd.oci.catalog import (
     Reference,
     Referrer,
     Repository,
+    by_repository,
 )
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
@@ -22,14 +24,23 @@ Leaving = Mapping[tuple[RepositoryName, Digest], float]
 _Tagged = tuple[RepositoryName, Tag, Digest]
 
 
+class Plain(NamedTuple):
+    """A repository of nothing but images of the tree, and those images."""
+
+    images: list[Image]
+    repository: Repository
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was published last, and what was noted about it; times are seconds since 1970."""
+    """What was published last, and what was noted about it; times are seconds since 1970. What is the
+    same as in ``plain``, which the last answer brought, need not be looked at again."""
 
     catalog: Catalog
     leaving: Leaving
     held_since: float | None
     root_inode: int
+    plain: Mapping[str, Plain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class Resolved:
     held_since: float | None
     leaving: Leaving
     until: float
+    plain: Mapping[str, Plain]
 
     @property
     def only_stored(self) -> tuple[Image, ...]:
@@ -82,7 +94,11 @@ def resolve(
     ``stored`` has all of it. A tag whose directory is gone is gone, unless the guard *holds* it. What
     is gone leaves every list at once, and can be pulled by digest for the grace period.
     """
-    pinned, vanished = _missing(scan, images, before.catalog, policy.prefix)
+    groups = by_repository(images)
+    same = _same(groups, before)
+    looked_at = [image for name, group in groups.items() if name not in same for image in group]
+    repositories = [each for each in before.catalog.repositories if each.name not in same]
+    pinned, vanished = _missing(scan, looked_at, repositories, policy.prefix)
     since = held_since(
         tags=sum(len(repository.tags) for repository in before.catalog.repositories),
         vanished=len(vanished),
@@ -96,21 +112,37 @@ def resolve(
     find = stored if since is None else _known(before.catalog, stored)
     pins = _stored(pinned, find)
     holds = _stored(vanished, find) if since is not None else ()
-    present = (*images, *pins, *holds)
-    leaving = _leaving(present, before, policy, now)
+    present = (*looked_at, *pins, *holds)
+    leaving = _leaving(present, repositories, before.leaving, policy, now)
     going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
     ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
     if since is not None:
         ends.append(since + policy.hold_seconds)
+    made = catalog_of(present, going.values()).repositories
+    beside = {image.repository for image in (*pins, *holds, *going.values())}
+    new: dict[str, Plain] = {
+        each.name: Plain(groups[each.name], each) for each in made if each.name not in beside
+    }
     return Resolved(
-        catalog=catalog_of(present, going.values()),
-        served=(*present, *going.values()),
+        catalog=Catalog(tuple(sorted((*same.values(), *made), key=lambda each: each.name))),
+        served=(*images, *pins, *holds, *going.values()),
         pinned=_references(pins),
         held=_references(holds),
         held_since=since,
         leaving={key: leaving[key] for key in going},
         until=min(ends, default=math.inf),
+        plain={**{name: before.plain[name] for name in same}, **new},
     )
+
+
+def _same(groups: Mapping[str, list[Image]], before: Before) -> dict[str, Repository]:
+    """The repositories that were plain and are made of the same images again."""
+    found: dict[str, Repository] = {}
+    for each in before.catalog.repositories:
+        known = before.plain.get(each.name)
+        if known is not None and known.repository is each and known.images == groups.get(each.name):
+            found[each.name] = each
+    return found
 
 
 def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
@@ -132,7 +164,7 @@ def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
 
 
 def _missing(
-    scan: Scan, images: Iterable[Image], before: Catalog, prefix: str
+    scan: Scan, images: Iterable[Image], before: Iterable[Repository], prefix: str
 ) -> tuple[list[_Tagged], list[_Tagged]]:
     """The published tags that are not among ``images``: those to pin, and those that are gone."""
     present: dict[RepositoryName, set[Tag | None]] = {}
@@ -140,7 +172,7 @@ def _missing(
         present.setdefault(image.repository, set()).add(image.tag)
     missing = [
         (repository.name, tag, repository.tags[tag])
-        for repository in before.repositories
+        for repository in before
         for tag in sorted(repository.tags.keys() - present.get(repository.name, set()))
     ]
     if not missing:
@@ -178,16 +210,18 @@ def _stored(tagged: Iterable[_Tagged], stored: StoredImage) -> tuple[Image, ...]
     return tuple(image for image in found if image is not None)
 
 
-def _leaving(present: Iterable[Image], before: Before, policy: Policy, now: float) -> Leaving:
+def _leaving(
+    present: Iterable[Image], before: Iterable[Repository], known: Leaving, policy: Policy, now: float
+) -> Leaving:
     """When each manifest left that was published, is not ``present``, and has grace left."""
     kept: dict[RepositoryName, set[Digest]] = {}
     for image in present:
         kept.setdefault(image.repository, set()).update(manifest.digest for manifest in image.manifests)
     leaving = {}
-    for repository in before.catalog.repositories:
+    for repository in before:
         for digest in sorted(repository.manifests.keys() - kept.get(repository.name, set())):
             key = repository.name, digest
-            left = min(before.leaving.get(key, now), now)  # a clock may have been set back
+            left = min(known.get(key, now), now)  # a clock may have been set back
             if left >= policy.pruned and now < _end(left, policy.grace_seconds):
                 leaving[key] = left
     return leaving

@@ -17,7 +17,8 @@ def within_bounds(images: Iterable[Image]) -> tuple[tuple[Image, ...], list[Comp
     what is to be said of every bound."""
     kept = tuple(images)
     complaints: list[Complaint] = []
-    counts = Counter(image.repository for image in kept if image.tag is not None)
+    many = kept if len(kept) > bounds.TAGS else ()
+    counts = Counter(image.repository for image in many if image.tag is not None)
     for name in [name for name, count in counts.items() if count > bounds.TAGS]:
         kept, beyond = _divided(kept, name)
         complaints.append(
@@ -40,21 +41,20 @@ def _divided(images: tuple[Image, ...], name: RepositoryName) -> tuple[tuple[Ima
 
 def _of_referrers(images: Iterable[Image]) -> Iterator[Complaint]:
     found: dict[tuple[RepositoryName, Digest], dict[Digest, Image]] = {}
-    for image in images:
-        for manifest in image.manifests:
-            if manifest.referral is None:
-                continue
-            found.setdefault((image.repository, manifest.referral.subject), {})[manifest.digest] = image
-            size = bounds.size_of(manifest.referral.annotations)
-            if size > bounds.ANNOTATION_BYTES:
-                reason = f"it has {size:,} bytes of annotations, and is listed as a referrer without them"
-                remedy = f"Put them into a layer: at most {bounds.ANNOTATION_BYTES:,} bytes are listed"
-                yield image, reason, remedy
-            length = len(manifest.referral.artifact_type)
-            if length > bounds.ARTIFACT_TYPE_LENGTH:
-                reason = f"its artifact type has {length:,} characters, and it is listed without one"
-                remedy = f"Make it again with a type of at most {bounds.ARTIFACT_TYPE_LENGTH} characters"
-                yield image, reason, remedy
+    refer = [(image, each) for image in images for each in image.manifests if each.referral is not None]
+    for image, manifest in refer:
+        assert manifest.referral is not None
+        found.setdefault((image.repository, manifest.referral.subject), {})[manifest.digest] = image
+        size = bounds.size_of(manifest.referral.annotations)
+        if size > bounds.ANNOTATION_BYTES:
+            reason = f"it has {size:,} bytes of annotations, and is listed as a referrer without them"
+            remedy = f"Put them into a layer: at most {bounds.ANNOTATION_BYTES:,} bytes are listed"
+            yield image, reason, remedy
+        length = len(manifest.referral.artifact_type)
+        if length > bounds.ARTIFACT_TYPE_LENGTH:
+            reason = f"its artifact type has {length:,} characters, and it is listed without one"
+            remedy = f"Make it again with a type of at most {bounds.ARTIFACT_TYPE_LENGTH} characters"
+            yield image, reason, remedy
     for (name, subject), referrers in found.items():
         beyond = sorted(referrers)[bounds.REFERRERS :]
         if beyond:

@@ -32,6 +32,7 @@ _DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
 _IGNORED = (".", "dir-put-blob", "oci-put-blob", "lost+found")
 _TEMPORARY = ".hardlink-temporary"
 _SIX = attrgetter("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns")
+_NAME_OF = attrgetter("name")
 _PASSED_BY = 64  # unchanged directories between two calls of progress: a network may take long for each
 _RACY_SECONDS = 2  # a second change within one clock tick may leave the same timestamps (kernel < 6.13)
 
@@ -195,19 +196,20 @@ class _Walk:
         return tuple(self._problems), frozenset(self._unfinished), tuple(self._hidden)
 
     def result(self) -> Scan:
-        images: dict[tuple[str, str], Image] = {}
-        for path in sorted(self.seen):
-            for image in self.seen[path].images:
-                key = (image.repository, image.tag or image.digest)
-                first = images.setdefault(key, image)
-                if first is not image and first.digest != image.digest:
+        found = [(path, image) for path in sorted(self.seen) for image in self.seen[path].images]
+        keys = [(image.repository, image.tag or image.digest) for _, image in found]
+        images = dict(zip(reversed(keys), reversed(found), strict=True))  # the first of each key
+        if len(images) < len(found):
+            for (path, image), key in zip(found, keys, strict=True):
+                first = images[key][1]
+                if first.digest != image.digest:
                     other = printable(first.place)
                     self._problem(
                         path,
                         f"{image.repository}:{image.tag} is there twice, as another image in {other}",
                         f"Remove one of them: rm -r {shell(self._full(path))}",
                     )
-        kept, complaints = within_bounds(images.values())
+        kept, complaints = within_bounds(image for _, image in reversed(images.values()))
         for image, reason, remedy in complaints:
             self._problem(image.place, reason, remedy)
         return Scan(
@@ -504,9 +506,10 @@ class _Walk:
 
 
 def _entries(descriptor: int) -> dict[str, os.stat_result]:
+    """What is in a directory, by name in their order."""
     statuses = {}
     with os.scandir(descriptor) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=_NAME_OF):
             name = entry.name
             if name.startswith(_IGNORED) or name.endswith(_TEMPORARY):
                 continue
@@ -562,8 +565,7 @@ def _identity(*statuses: os.stat_result | None) -> int:
 def _fingerprint(statuses: dict[str, os.stat_result]) -> int:
     """Of the files of a directory. Making a link to a blob changes its ctime: only manifests have one."""
     parts: list[str | int] = []
-    for name in sorted(statuses):
-        each = statuses[name]
+    for name, each in statuses.items():
         parts += name, each.st_ino, each.st_mode, each.st_uid, each.st_gid, each.st_size, each.st_mtime_ns
         if name.endswith(MANIFEST):
             parts.append(each.st_ctime_ns)

@@ -17,7 +17,7 @@ MANIFEST_BYTES = 4 * 1024 * 1024
 """Largest manifest that is read (distribution specification, "Pushing Manifests")."""
 
 
-class MediaType(enum.Enum):
+class MediaType(enum.StrEnum):
     """The manifest types that are served (image specification, "Media Types"; Docker v2.2)."""
 
     DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

@@ -185,7 +185,7 @@ class _ReferrerFile(msgspec.Struct, omit_defaults=True):
 
 class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str]
-    manifests: dict[str, str]
+    manifests: dict[str, MediaType]
     referrers: dict[str, _ReferrerFile] = {}
     listed: bool = True
     leaving: dict[str, float] = {}
@@ -212,8 +212,8 @@ def write_published(state: State, record: Record) -> None:
 def _encode(record: Record) -> bytes:
     repositories = {
         str(each.name): _RepositoryFile(
-            {str(tag): str(digest) for tag, digest in each.tags.items()},
-            {str(digest): media_type.value for digest, media_type in each.manifests.items()},
+            dict(zip(map(str, each.tags), map(str, each.tags.values()), strict=True)),
+            dict(zip(map(str, each.manifests), each.manifests.values(), strict=True)),
             {str(digest): _referrer_file(referrer) for digest, referrer in each.referrers.items()},
             each.listed,
         )
@@ -259,7 +259,7 @@ def _read(path: Path) -> Record | None:
         for name_text, repository in content.repositories.items():
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
-                builder.manifest(name, Digest.parse(digest), MediaType(media_type), listed=repository.listed)
+                builder.manifest(name, Digest.parse(digest), media_type, listed=repository.listed)
             for digest, file in repository.referrers.items():
                 referral = Referral(Digest.parse(file.subject), file.artifact_type, file.annotations)
                 builder.referrer(name, Digest.parse(digest), Referrer(file.size, referral))

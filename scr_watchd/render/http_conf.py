@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import TypeVar
+from typing import NamedTuple
 
 from scr_watchd.oci.catalog import Catalog, Repository
 from scr_watchd.oci.manifest import MediaType
 from scr_watchd.render import quote
 from scr_watchd.render.lists import REPOSITORIES, list_maps, page_maps
-from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping
+from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping, mapping_of
 from scr_watchd.render.mirrors import repository_maps
 from scr_watchd.render.referrers import referrer_maps
 
@@ -23,8 +23,6 @@ _NAME_PIECES = 7
 _TAG_PIECES = 4
 _LONGEST_NAME_KEY = 45  # with the "=" before it a key of 46 bytes, nginx's limit without hash.conf
 _LONGEST_TAG_KEY = 40  # leaves room for ":" and a repository number of five digits
-
-_Key = TypeVar("_Key")
 
 _NO_MIRRORS: Mapping[str, str] = {}
 
@@ -36,6 +34,18 @@ _TYPE_NUMBER = {
 }
 
 
+class Lines(NamedTuple):
+    """What maps say of a repository, as most are."""
+
+    repository: Repository
+    tags: str
+    manifests: str
+
+
+Memory = dict[str, Lines]
+"""What was rendered last of each repository, by its number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """The files of one generation by name, and the id that is derived from all their bytes."""
@@ -45,32 +55,43 @@ class Rendered:
 
 
 def render(
-    catalog: Catalog, *, store: str, list_repositories: bool = True, mirrors: Mapping[str, str] = _NO_MIRRORS
+    catalog: Catalog,
+    *,
+    store: str,
+    list_repositories: bool = True,
+    mirrors: Mapping[str, str] = _NO_MIRRORS,
+    memory: Memory | None = None,
 ) -> Rendered:
     """One generation for ``catalog``; ``store`` is the store's path as nginx sees it, and ``mirrors``
-    are prefixes of names by the host that they mirror.
+    are prefixes of names by the host that they mirror. A repository that is the very object of the last
+    call with this ``memory``, under the same number, is not rendered again.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("server.conf"),
-        "http.conf": _http(catalog, store, mirrors, list_repositories=list_repositories),
+        "http.conf": _http(
+            catalog, store, mirrors, {} if memory is None else memory, list_repositories=list_repositories
+        ),
     }
     generation = _id(contents)
     contents["http.conf"] += _closing(generation)
     return Rendered(generation, contents)
 
 
-def _http(catalog: Catalog, store: str, mirrors: Mapping[str, str], *, list_repositories: bool) -> bytes:
+def _http(
+    catalog: Catalog, store: str, mirrors: Mapping[str, str], memory: Memory, *, list_repositories: bool
+) -> bytes:
     numbered = [(base36(number), each) for number, each in enumerate(catalog.repositories)]
+    plain = _remembered(numbered, memory)
     long_values = LongValues()
     maps = [
         constant("scr_store", quote.path(store)),
         *repository_maps(catalog, mirrors),
         *_name_maps(numbered),
-        *_tag_maps(numbered, long_values),
-        *_manifest_map(numbered, long_values),
+        *_tag_maps(numbered, plain, long_values),
+        *_manifest_map(numbered, plain, long_values),
         *_list_maps(numbered, long_values, list_repositories=list_repositories),
         *referrer_maps(numbered, long_values),
     ]
@@ -114,7 +135,7 @@ def initial() -> Rendered:
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("starting.conf"),
-        "http.conf": _http(Catalog(), "/dev/null", _NO_MIRRORS, list_repositories=False) + _closing("''"),
+        "http.conf": _http(Catalog(), "/dev/null", _NO_MIRRORS, {}, list_repositories=False) + _closing("''"),
     }
     return Rendered("initial-" + _id(contents), contents)
 
@@ -148,38 +169,86 @@ def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
     ]
 
 
-def _tag_maps(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
-    short: dict[str, str] = {}
-    long: dict[tuple[str, str], str] = {}
+def _remembered(numbered: list[tuple[str, Repository]], memory: Memory) -> Memory:
+    """The lines of every repository that is plain, which are the new ``memory``."""
+    plain = {}
     for rid, repository in numbered:
-        manifests = repository.manifests
-        for tag, digest in repository.tags.items():
-            entry = f"{_TYPE_NUMBER[manifests[digest]]}:{digest[7:]}:{tag}"
-            if len(tag) <= _LONGEST_TAG_KEY:
-                _append(short, f"{tag.lower()}:{rid}", entry)
-            else:
-                _append(long, (rid, tag.lower()), entry)
+        known = memory.get(rid)
+        lines = known if known is not None and known.repository is repository else _plain(rid, repository)
+        if lines is not None:
+            plain[rid] = lines
+    memory.clear()
+    memory.update(plain)
+    return memory
+
+
+def _plain(rid: str, repository: Repository) -> Lines | None:
+    """The lines of a repository whose keys are all short, and stand for one thing each; else ``None``."""
+    manifests = repository.manifests
+    tags = [tag.lower() for tag in repository.tags]
+    # "sha256:" and 64 digits, of which the first half is the key
+    halves = [digest[7:39] for digest in manifests]
+    if len(set(tags)) < len(tags) or len(set(halves)) < len(halves):
+        return None
+    if len(max(tags, key=len, default="")) > _LONGEST_TAG_KEY:
+        return None
+    return Lines(
+        repository,
+        "".join(
+            [
+                f"'{key}:{rid}' '{_TYPE_NUMBER[manifests[digest]]}:{digest[7:]}:{tag}';\n"
+                for key, (tag, digest) in zip(tags, repository.tags.items(), strict=True)
+            ]
+        ),
+        "".join(
+            [
+                f"'{key}@{rid}' '{_TYPE_NUMBER[media_type]}:{digest[39:]}';\n"
+                for key, (digest, media_type) in zip(halves, manifests.items(), strict=True)
+            ]
+        ),
+    )
+
+
+def _tag_maps(
+    numbered: list[tuple[str, Repository]], plain: Mapping[str, Lines], long_values: LongValues
+) -> list[str]:
     pieces = Pieces(_TAG_PIECES)
-    for (rid, lower), entries in long.items():
-        pieces.add(f"1{rid}", lower, long_values.quoted(entries))
-    tokens = {key: long_values.quoted(entries) for key, entries in short.items()}
+    lines: list[str] = []
+    for rid, repository in numbered:
+        if rid in plain:
+            lines.append(plain[rid].tags)
+            continue
+        entries: dict[str, str] = {}
+        for tag, digest in repository.tags.items():
+            value = f"{_TYPE_NUMBER[repository.manifests[digest]]}:{digest[7:]}:{tag}"
+            _append(entries, tag.lower(), value)
+        for key, entry in entries.items():
+            if len(key) <= _LONGEST_TAG_KEY:
+                lines.append(f"'{key}:{rid}' {long_values.quoted(entry)};\n")
+            else:
+                pieces.add(f"1{rid}", key, long_values.quoted(entry))
     return [
         *pieces.maps("scr_tag_is_long$scr_rid", "scr_t", "scr_long_tag", "scr_long_tag_known"),
-        mapping('"$scr_tag:$scr_rid"', "scr_tag_known", tokens, default="$scr_long_tag_known"),
+        mapping_of('"$scr_tag:$scr_rid"', "scr_tag_known", lines, default="$scr_long_tag_known"),
     ]
 
 
-def _manifest_map(numbered: list[tuple[str, Repository]], long_values: LongValues) -> list[str]:
-    known: dict[str, str] = {}
+def _manifest_map(
+    numbered: list[tuple[str, Repository]], plain: Mapping[str, Lines], long_values: LongValues
+) -> list[str]:
+    lines: list[str] = []
     for rid, repository in numbered:
+        if rid in plain:
+            lines.append(plain[rid].manifests)
+            continue
+        entries: dict[str, str] = {}
         for digest, media_type in repository.manifests.items():
-            # "sha256:" and 64 digits, of which the first half is the key
-            _append(known, f"{digest[7:39]}@{rid}", f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
-    tokens = {key: long_values.quoted(entries) for key, entries in known.items()}
-    return [mapping('"$scr_hx1@$scr_rid"', "scr_manifest_known", tokens)]
+            _append(entries, digest[7:39], f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
+        lines += [f"'{key}@{rid}' {long_values.quoted(entry)};\n" for key, entry in entries.items()]
+    return [mapping_of('"$scr_hx1@$scr_rid"', "scr_manifest_known", lines)]
 
 
-def _append(entries: dict[_Key, str], key: _Key, entry: str) -> None:
+def _append(entries: dict[str, str], key: str, entry: str) -> None:
     """Add what a key, which most share with no other, stands for."""
     known = entries.get(key)
     entries[key] = entry if known is None else f"{known} {entry}"

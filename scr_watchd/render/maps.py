@@ -10,6 +10,11 @@ _PIECE = 38  # http.conf cuts names and tags at the same places
 def mapping(source: str, variable: str, tokens: Mapping[str, str], *, default: str = "''") -> str:
     """One ``map``; ``tokens`` are written as they are, so they must be tokens already."""
     lines = [f"'{key}' {token};\n" for key, token in tokens.items()]
+    return mapping_of(source, variable, lines, default=default)
+
+
+def mapping_of(source: str, variable: str, lines: Iterable[str], *, default: str = "''") -> str:
+    """One ``map`` of ``lines`` like those of ``mapping``."""
     return f"map {source} ${variable} {{\ndefault {default};\n{''.join(lines)}}}\n"
 
 

@@ -1,8 +1,11 @@
 """What stays published although the tree does not show it."""
 
 import math
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scr_watchd.daemon.resolve import Before, Policy, Resolved, catalog_of, resolve
 from scr_watchd.images.scan import Scan
@@ -213,3 +216,41 @@ def test_a_hold_goes_on_for_what_vanishes_later_and_ends_when_all_come_back() ->
     answer = resolved(scan(), many(9), before=before, policy=policy)
     assert (len(answer.held), answer.held_since, answer.until) == (1, NOW - 5, NOW + 995)
     assert resolved(scan(), many(10), before=before, policy=policy).held_since is None
+
+
+NAMES = [RepositoryName(each) for each in ("a", "a/b", "c")]
+DIGESTS = [Digest(f"sha256:{digit * 64}") for digit in "0123"]
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[tuple[Scan, tuple[Image, ...], int]]:
+    """Scans one after the other, what of each is in the store, and the root's inode."""
+    made: dict[tuple[Reference, Digest], Image] = {}
+    found = []
+    for _ in range(draw(st.integers(2, 6))):
+        references = draw(
+            st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([Tag("1"), Tag("2")])), unique=True)
+        )
+        images = []
+        for reference in references:
+            digest = draw(st.sampled_from(DIGESTS))
+            images.append(made.setdefault((reference, digest), image(reference, digest)))
+        kept = [each for each in images if draw(st.integers(0, 9))]
+        unfinished = draw(st.frozensets(st.tuples(st.sampled_from(NAMES), st.just(Tag("1"))), max_size=1))
+        seen = Scan(tuple(images), (), unfinished, draw(st.sampled_from([(), (), ("a/b",), ("",)])))
+        found.append((seen, tuple(kept), draw(st.sampled_from([2, 2, 2, 3]))))
+    return found
+
+
+@given(steps(), st.sampled_from([0, 30]), st.sampled_from([0, 30]), st.sampled_from([stored, lost]))
+def test_what_is_remembered_of_repositories_makes_no_difference(
+    history: list[tuple[Scan, tuple[Image, ...], int]], grace: int, hold: int, store: object
+) -> None:
+    policy = Policy(grace_seconds=grace, hold_seconds=hold)
+    before = Before(Catalog(), {}, None, 2)
+    for number, (seen, images, inode) in enumerate(history):
+        asked = {"policy": policy, "root_inode": inode, "store": store, "now": NOW + 10 * number}
+        answer = resolved(seen, images, before=before, **asked)  # type: ignore[arg-type]
+        anew = resolved(seen, images, before=replace(before, plain={}), **asked)  # type: ignore[arg-type]
+        assert replace(answer, plain={}) == replace(anew, plain={})
+        before = Before(answer.catalog, answer.leaving, answer.held_since, 2, answer.plain)

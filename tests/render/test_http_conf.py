@@ -18,7 +18,7 @@ from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer, Repository
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.render import quote
-from scr_watchd.render.http_conf import Rendered, fixed, initial, render, static
+from scr_watchd.render.http_conf import Memory, Rendered, fixed, initial, render, static
 from scr_watchd.render.lists import page_maps
 from tests.nginxes import binaries, nginx_with
 from tests.render.site import catalog_with, serving, site, store_of
@@ -125,6 +125,23 @@ def test_equal_catalogs_have_equal_bytes_in_whatever_order_they_were_found() -> 
         random.Random(seed).shuffle(shuffled)
         again = render(catalog_with(shuffled), store="/store")
         assert (again.id, again.files) == (first.id, first.files)
+
+
+def test_what_is_remembered_of_repositories_makes_no_difference() -> None:
+    """They come, go, change, take another's number, and have names that need more than a line."""
+    chance, memory, repositories = random.Random(1), Memory(), dict[str, Repository]()
+    for step in range(200):
+        name = chance.choice("abcdefgh")
+        if chance.random() < 0.3:
+            repositories.pop(name, None)
+        else:
+            tags = chance.sample(["1", "2", "latest", "Latest", "t" * 90], chance.randrange(1, 5))
+            made = catalog_with([(name, tag, b"%d" % (step % 3)) for tag in tags])
+            repositories[name] = made.repositories[0]
+        catalog = Catalog(tuple(repositories[each] for each in sorted(repositories)))
+        assert render(catalog, store="/s", memory=memory).files == render(catalog, store="/s").files
+    assert render(Catalog(), store="/s", memory=memory).files == render(Catalog(), store="/s").files
+    assert memory == {}, "what is not there any more is forgotten"
 
 
 def test_the_id_changes_with_whatever_is_served() -> None:

@@ -21,7 +21,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
-from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular
+from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular, write_all
 from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -565,14 +565,14 @@ class Store:
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
         if sha256(raw).hexdigest() != manifest.digest.hex:
             raise _changed(f"{manifest.file} is not what it was")
-        _unlink(new)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fchmod(descriptor, 0o644)
         moment = _moment(manifest.digest)
-        os.utime(new, (moment, moment))
+        descriptor = _create(new)
+        try:
+            write_all(descriptor, raw)
+            os.fchmod(descriptor, 0o644)
+            os.utime(descriptor, (moment, moment))
+        finally:
+            os.close(descriptor)
         self._unsynced[new] = copy
         if len(self._unsynced) >= _BATCH:
             self._sync()
@@ -674,6 +674,16 @@ def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
         return os.stat(path, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _create(path: str) -> int:
+    """A descriptor of a new file; one that a crash left behind is removed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags)
 
 
 def _unlink(name: str, directory: int | None = None) -> None:

@@ -163,10 +163,9 @@ def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
     for rid, each in numbered:
         if len(each.name) > _LONGEST_NAME_KEY:
             long.add("1", each.name, rid)
-    return [
-        *long.maps("scr_name_is_long", "scr_n", "scr_long", "scr_long_rid"),
-        mapping('"=$scr_repo"', "scr_rid", short, default="$scr_long_rid"),
-    ]
+    chain = long.maps("scr_name_is_long", "scr_n", "scr_long", "scr_long_rid")
+    default = "$scr_long_rid" if chain else "''"
+    return [*chain, mapping('"=$scr_repo"', "scr_rid", short, default=default)]
 
 
 def _remembered(numbered: list[tuple[str, Repository]], memory: Memory) -> Memory:
@@ -227,10 +226,9 @@ def _tag_maps(
                 lines.append(f"'{key}:{rid}' {long_values.quoted(entry)};\n")
             else:
                 pieces.add(f"1{rid}", key, long_values.quoted(entry))
-    return [
-        *pieces.maps("scr_tag_is_long$scr_rid", "scr_t", "scr_long_tag", "scr_long_tag_known"),
-        mapping_of('"$scr_tag:$scr_rid"', "scr_tag_known", lines, default="$scr_long_tag_known"),
-    ]
+    chain = pieces.maps("scr_tag_is_long$scr_rid", "scr_t", "scr_long_tag", "scr_long_tag_known")
+    default = "$scr_long_tag_known" if chain else "''"
+    return [*chain, mapping_of('"$scr_tag:$scr_rid"', "scr_tag_known", lines, default=default)]
 
 
 def _manifest_map(

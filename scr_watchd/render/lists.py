@@ -159,17 +159,16 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
     the few of the same run are tried one by one, then all others at once: a regular expression for
     each of the alphabet would cost nginx a megabyte, and trying each of it a reading for each.
     """
-    start, more, rest, tail, found, has, wants = (
-        f"{prefix}_{word}" for word in ("start", "more", "rest", "tail", "found", "has", "wants")
+    start, rest, tail, found, has, wants = (
+        f"{prefix}_{word}" for word in ("start", "rest", "tail", "found", "has", "wants")
     )
-    maps = []
-    shared = f'"|$scr_last|{items}"'
-    for size in _HALVES:
-        last = rf"(?<{start}>[^|]*)\|(?<{more}>[^|]{{{size}}})(?<{rest}>[^|]*)"
-        grows = rf'~^{last}\|.*?(?<{tail}>,"\k<{start}>\k<{more}>.*)\z'
-        grown = f'"${start}${more}|${rest}|${tail}"'
-        maps.append(mapping(shared, f"{prefix}_shared_{size}", {grows: grown}, default=shared))
-        shared = f"${prefix}_shared_{size}"
+    grown = [f"{prefix}_grown_{size}" for size in _HALVES]
+    so_far = [f"\\k<{each}>" for each in grown]
+    grows = "".join(
+        rf'(?>(?<{each}>(?:[^|]{{{size}}})?)(?=[^|]*\|.*?,"{"".join(so_far[: index + 1])}))'
+        for index, (size, each) in enumerate(zip(_HALVES, grown, strict=True))
+    )
+    shared = rf'~^{grows}(?<{rest}>[^|]*)\|.*?(?<{tail}>,"{"".join(so_far)}.*)\z'
     next_of_run = rf"(?=[^|]*+\|[^|]*+\|(?<{has}>[^|]))[^|]*?\k<{has}>[^|!]*?(?<{wants}>[^|!])[^|]*+"
     begun = rf"(?<{start}>[^|]*+)\|[^|]*+"
     greater = {
@@ -190,8 +189,12 @@ def _after(items: str, prefix: str, variable: str) -> list[str]:
             },
             default=f"${prefix}_after_none",
         ),
-        *maps,
-        mapping(f'"{"!".join(_RUNS)}|{shared}"', f"{prefix}_after_none", greater),
+        mapping(
+            f'"$scr_last|{items}"',
+            f"{prefix}_shared",
+            {shared: f'"{"".join(f"${each}" for each in grown)}|${rest}|${tail}"'},
+        ),
+        mapping(f'"{"!".join(_RUNS)}|${prefix}_shared"', f"{prefix}_after_none", greater),
     ]
 
 

@@ -42,6 +42,9 @@ class Pieces:
         last[f"{number}:{key[len(steps) * _PIECE :]}"] = token
 
     def maps(self, start: str, piece: str, number: str, variable: str) -> list[str]:
+        """The chain; none if there is no key, since each map costs nginx time."""
+        if not self._steps[-1]:
+            return []
         texts, source = [], start
         for index, step in enumerate(self._steps, 1):
             target = variable if index == len(self._steps) else f"{number}_{index}"

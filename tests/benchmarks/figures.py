@@ -260,6 +260,7 @@ def dropping(bench: Bench) -> Iterator[tuple[Callable[[], Usage], Path]]:
     source = write_image(bench.mirror.directory / "source", image("dropped"))
     with mirrors.site(bench.mirror) as (serving, config), mirrors.running(bench.mirror, config) as daemon:
         ours = Dropper(bench.tree.root, serving, source, count())
+        daemon.settle()
 
         def our_drop() -> Usage:
             _until_it_may_reload(daemon)

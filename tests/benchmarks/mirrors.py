@@ -123,7 +123,7 @@ class Daemon:
 
     def resident(self) -> float:
         """Megabytes of memory, once no pass is under way."""
-        until(self._is_idle, seconds=300)
+        self.settle()
         return measure.megabytes(measure.status(self.process.pid, "VmRSS"))
 
     def switches(self) -> int:
@@ -138,8 +138,12 @@ class Daemon:
         before, woken = measure.cpu_of_threads(self.process.pid), self.switches()
         self.process.send_signal(signal.SIGUSR1)
         until(lambda: self.switches() > woken)
-        until(self._is_idle, seconds=300)
+        self.settle()
         return measure.cpu_of_threads(self.process.pid) - before
+
+    def settle(self) -> None:
+        """Wait until no pass is under way: the second look, and the watch, come after READY."""
+        until(self._is_idle, seconds=300)
 
     def _is_idle(self) -> bool:
         before = measure.cpu_of_threads(self.process.pid)

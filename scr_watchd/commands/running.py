@@ -1,5 +1,6 @@
 """What `run` and `serve` share: from Settings to a world, and the loop around it."""
 
+import ctypes
 import gc
 import logging
 import math
@@ -39,6 +40,8 @@ log = logging.getLogger("scr_watchd")
 Inbox = SimpleQueue[Wake]
 
 _WAITING_HINTS = 64
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_LARGE_PIECE_BYTES = 256 * 1024
 _PASSES_PER_COLLECTION = 100  # of everything that is known: a fifth of a second in a tree of 10,000 tags
 
 
@@ -238,12 +241,22 @@ def keep(
     if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
         notifier.ready("serving what was published last; looking at the tree")
     threading.excepthook = lambda arguments: _watcher_died(arguments, inbox)
+    give_back()
     gc.disable()
     try:
         loop.run(inbox, hooks, keeper.rhythm)
         notifier.stopping()
     finally:
         now.watch.close()
+
+
+def give_back() -> None:
+    """Have what a pass needs for a moment, such as the text of all maps, go back to the system when it is
+    freed: once it has freed such a piece, glibc would take the next from its heap, where small ones
+    keep it (mallopt(3), M_MMAP_THRESHOLD)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # other C libraries have none
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_PIECE_BYTES)
 
 
 def collect(*, everything: bool = False) -> None:

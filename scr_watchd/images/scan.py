@@ -288,6 +288,8 @@ class _Walk:
             self.directories += known.directories
         elif known.identity != _identity(status, _manifest_status(parent, name)):
             return False
+        elif known.image.path == path:
+            path = known.image.path  # one string, not two that are equal
         self.directories += 1
         self.seen[path] = known
         return True
@@ -319,7 +321,7 @@ class _Walk:
             and known.settled
             and known.image.path == (real or path)
         ):
-            self.seen[path] = known
+            self.seen[path if real else known.image.path] = known
             return
         manifests = [each for name, each in statuses.items() if name.endswith(MANIFEST)]
         newest = max(each.st_ctime_ns for each in (status, *manifests))

@@ -198,10 +198,11 @@ class _Walk:
     def result(self) -> Scan:
         found = [(path, image) for path in sorted(self.seen) for image in self.seen[path].images]
         keys = [(image.repository, image.tag or image.digest) for _, image in found]
-        images = dict(zip(reversed(keys), reversed(found), strict=True))  # the first of each key
+        images = dict(zip(keys, found, strict=True))
         if len(images) < len(found):
+            images.clear()
             for (path, image), key in zip(found, keys, strict=True):
-                first = images[key][1]
+                first = images.setdefault(key, (path, image))[1]
                 if first.digest != image.digest:
                     other = printable(first.place)
                     self._problem(
@@ -209,7 +210,7 @@ class _Walk:
                         f"{image.repository}:{image.tag} is there twice, as another image in {other}",
                         f"Remove one of them: rm -r {shell(self._full(path))}",
                     )
-        kept, complaints = within_bounds(image for _, image in reversed(images.values()))
+        kept, complaints = within_bounds(image for _, image in images.values())
         for image, reason, remedy in complaints:
             self._problem(image.place, reason, remedy)
         return Scan(

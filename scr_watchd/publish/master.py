@@ -173,7 +173,8 @@ def wait_until_idle(master: Process, *, seconds: float, progress: Callable[[], N
 
     Between two signals nginx sleeps with none of them blocked (sigsuspend(2)), and while it reads a
     configuration and starts workers it blocks them all. So once it was seen idle, every worker that
-    is not there yet will come from a configuration that is yet to be read.
+    is not there yet will come from a configuration that is yet to be read, unless it takes the place
+    of one that crashed.
     """
     deadline = time.monotonic() + seconds
     while _blocks_hang_up(master):

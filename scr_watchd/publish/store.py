@@ -161,7 +161,7 @@ class Store:
                         self._attempt(root, image, look, changed=known is not None and known is not image)
             while self._dropped:  # what was rotten may have been served for others too
                 dropped, self._dropped = self._dropped, set()
-                for name in dropped:
+                for name in sorted(dropped):
                     for image in look.kept.pop(name, []):
                         self._attempt(root, image, look, changed=False)
         self._sync()

@@ -166,9 +166,13 @@ def test_the_same_image_in_both_forms_is_one_tag(tmp_path: Path) -> None:
 
 def test_two_images_for_one_tag_are_a_problem_and_the_first_is_served(tmp_path: Path) -> None:
     first = image("first")
-    root = make_images(tmp_path / "images", {"a": {"1": first}, ".": {"a:1": image("second")}})
+    images = {"a": {"1": first, "2": image()}, ".": {"a:1": image("second")}}
+    root = make_images(tmp_path / "images", images)
     found = scan(root)
-    assert [each.digest for each in found.images] == [first.digest]
+    assert [(each.path, each.digest) for each in found.images] == [
+        ("a/1", first.digest),
+        ("a/2", image().digest),
+    ]
     assert reasons(found, root) == {"a:1": "a:1 is there twice, as another image in a/1"}
 
 

@@ -287,10 +287,15 @@ class _Walk:
                 return False
             self._problems += known.problems
             self.directories += known.directories
-        elif known.identity != _identity(status, _manifest_status(parent, name)):
-            return False
-        elif known.image.path == path:
-            path = known.image.path  # one string, not two that are equal
+        else:
+            try:
+                manifest = os.stat(f"{name}/{MANIFEST}", dir_fd=parent, follow_symlinks=False)
+            except OSError:
+                return False  # it has none, or is not readable: the listing will tell
+            if known.identity != _identity_of_tag(status, manifest):
+                return False
+            if known.image.path == path:
+                path = known.image.path  # one string, not two that are equal
         self.directories += 1
         self.seen[path] = known
         return True
@@ -311,7 +316,7 @@ class _Walk:
         if MANIFEST not in statuses:
             self._without_manifest(path, statuses)
             return
-        identity = _identity(status, statuses[MANIFEST])
+        identity = _identity_of_tag(status, statuses[MANIFEST])
         entries = _fingerprint(statuses)
         known = self._before.get(path)
         known = known if isinstance(known, _Known) else None
@@ -553,16 +558,17 @@ def _kept(images: Iterable[Image], before: _KnownLayout | None) -> tuple[Image, 
     return tuple(each if same != each or same is None else same for same, each in old)
 
 
-def _manifest_status(parent: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(f"{name}/{MANIFEST}", dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return None  # it has none, or is not readable: the listing will tell
-
-
 def _identity(*statuses: os.stat_result | None) -> int:
     """Only all six together see every change; times alone miss what restores them."""
-    return hash(tuple([each and _SIX(each) for each in statuses]))
+    return hash(tuple(each and _SIX(each) for each in statuses))
+
+
+def _identity_of_tag(one: os.stat_result, two: os.stat_result) -> int:
+    """The same of a tag directory and its manifest, written out: a light pass is made of little else."""
+    return hash((
+        one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns,
+        two.st_dev, two.st_ino, two.st_mode, two.st_size, two.st_mtime_ns, two.st_ctime_ns,
+    ))  # fmt: skip
 
 
 def _fingerprint(statuses: dict[str, os.stat_result]) -> int:

@@ -30,12 +30,18 @@ def test_the_first_look_is_due_at_once() -> None:
         pytest.param(looked(UNCHANGED, events=False), 102.0, id="without them every two seconds"),
         pytest.param(looked(UNCHANGED, cpu=1), 150.0, id="a costly scan is made less often"),
         pytest.param(looked(UNCHANGED, wall=10), 150.0, id="a slow one too"),
-        pytest.param(looked(PUBLISHED, cpu=1, wall=10), 110.0, id="what publishing cost does not count"),
+        pytest.param(looked(PUBLISHED, cpu=1, wall=10), 150.0, id="after a slow first look, which publishes"),
         pytest.param(looked(Failed("x")), 102.0, id="a failure is tried again"),
     ],
 )
 def test_when_nothing_changes_the_next_look_is_due(timetable: Timetable, due: float) -> None:
     assert timetable.due == pytest.approx(due)
+
+
+def test_what_publishing_costs_does_not_count_once_it_is_known_what_looking_costs() -> None:
+    timetable = looked(UNCHANGED)
+    timetable.looked(PUBLISHED, 200.0, full=True, cpu=1, wall=10, events=True)
+    assert timetable.due == 210.0
 
 
 def test_a_change_right_after_a_reload_waits_for_the_shortest_time_between_reloads() -> None:

@@ -69,9 +69,8 @@ class Timetable:
         if isinstance(outcome, Unchanged):  # what looking costs, without the cost of publishing
             self._rest = max(50 * cpu, 5 * wall)
         if full:
-            rest = (
-                self._rest or 5 * wall
-            )  # the first look publishes, and a large tree needs no second so soon
+            # the first look publishes, and what looking alone costs is not known yet
+            rest = self._rest or 5 * wall
             self.full_at = now + max(self.rhythm.rescan_seconds, rest)
         self.light_at = math.inf if events else now + max(self.rhythm.poll_seconds, self._rest)
         match outcome:

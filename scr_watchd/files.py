@@ -150,11 +150,12 @@ def _beside(path: Path, content: bytes, mode: int) -> Iterator[int]:
 def _written(path: Path, content: bytes, mode: int) -> Iterator[int]:
     """A descriptor of ``path``, which has ``content`` and ``mode``, whatever the umask is."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
+    try:
+        write_all(descriptor, content)
         os.fchmod(descriptor, mode)
         yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

@@ -108,6 +108,7 @@ class World:
     plain: Mapping[str, Plain] = field(default_factory=dict)
     """Repositories that need not be looked at again while their images stay the same."""
     memory: Memory = field(default_factory=dict)
+    """What was rendered of each repository, likewise."""
     found: Found = field(default_factory=Found)
     keep_lock: Callable[[], None] = lambda: None
     """Makes sure that the state directory is still ours alone."""

@@ -41,16 +41,20 @@ def _divided(images: tuple[Image, ...], name: RepositoryName) -> tuple[tuple[Ima
 
 def _of_referrers(images: Iterable[Image]) -> Iterator[Complaint]:
     found: dict[tuple[RepositoryName, Digest], dict[Digest, Image]] = {}
-    refer = [(image, each) for image in images for each in image.manifests if each.referral is not None]
-    for image, manifest in refer:
-        assert manifest.referral is not None
-        found.setdefault((image.repository, manifest.referral.subject), {})[manifest.digest] = image
-        size = bounds.size_of(manifest.referral.annotations)
+    refer = [
+        (image, each.digest, each.referral)
+        for image in images
+        for each in image.manifests
+        if each.referral is not None
+    ]
+    for image, digest, referral in refer:
+        found.setdefault((image.repository, referral.subject), {})[digest] = image
+        size = bounds.size_of(referral.annotations)
         if size > bounds.ANNOTATION_BYTES:
             reason = f"it has {size:,} bytes of annotations, and is listed as a referrer without them"
             remedy = f"Put them into a layer: at most {bounds.ANNOTATION_BYTES:,} bytes are listed"
             yield image, reason, remedy
-        length = len(manifest.referral.artifact_type)
+        length = len(referral.artifact_type)
         if length > bounds.ARTIFACT_TYPE_LENGTH:
             reason = f"its artifact type has {length:,} characters, and it is listed without one"
             remedy = f"Make it again with a type of at most {bounds.ARTIFACT_TYPE_LENGTH} characters"

@@ -138,8 +138,8 @@ class Scanner:
         with open_directory(self.root) as descriptor:
             walk.root(descriptor, parents=self._parents)
         self.directories = walk.directories
-        if self._last is None or walk.findings != self._last[0] or walk.seen != self._memory:
-            findings = walk.findings
+        findings = walk.findings
+        if self._last is None or findings != self._last[0] or walk.seen != self._memory:
             self._last = findings, walk.result()
         self._memory = walk.seen
         return self._last[1]

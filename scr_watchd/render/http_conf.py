@@ -182,30 +182,34 @@ def _remembered(numbered: list[tuple[str, Repository]], memory: Memory) -> Memor
 
 
 def _plain(rid: str, repository: Repository) -> Lines | None:
-    """The lines of a repository whose keys are all short, and stand for one thing each; else ``None``."""
-    manifests = repository.manifests
-    tags = [tag.lower() for tag in repository.tags]
-    # "sha256:" and 64 digits, of which the first half is the key
-    halves = [digest[7:39] for digest in manifests]
-    if len(set(tags)) < len(tags) or len(set(halves)) < len(halves):
-        return None
+    """The lines of a repository whose keys and values all fit into one; else ``None``."""
+    tags, manifests = _tags(repository), _manifests(repository)
     if len(max(tags, key=len, default="")) > _LONGEST_TAG_KEY:
+        return None
+    if len(max((*tags.values(), *manifests.values()), key=len, default="")) > quote.TOKEN_BYTES:
         return None
     return Lines(
         repository,
-        "".join(
-            [
-                f"'{key}:{rid}' '{_TYPE_NUMBER[manifests[digest]]}:{digest[7:]}:{tag}';\n"
-                for key, (tag, digest) in zip(tags, repository.tags.items(), strict=True)
-            ]
-        ),
-        "".join(
-            [
-                f"'{key}@{rid}' '{_TYPE_NUMBER[media_type]}:{digest[39:]}';\n"
-                for key, (digest, media_type) in zip(halves, manifests.items(), strict=True)
-            ]
-        ),
+        "".join([f"'{key}:{rid}' '{entry}';\n" for key, entry in tags.items()]),
+        "".join([f"'{key}@{rid}' '{entry}';\n" for key, entry in manifests.items()]),
     )
+
+
+def _tags(repository: Repository) -> dict[str, str]:
+    """What each tag in lower case stands for: an entry for each of its spellings."""
+    entries: dict[str, str] = {}
+    for tag, digest in repository.tags.items():
+        number = _TYPE_NUMBER[repository.manifests[digest]]
+        _append(entries, tag.lower(), f"{number}:{digest[7:]}:{tag}")
+    return entries
+
+
+def _manifests(repository: Repository) -> dict[str, str]:
+    """What the first half of each digest, "sha256:" and 64 digits, stands for."""
+    entries: dict[str, str] = {}
+    for digest, media_type in repository.manifests.items():
+        _append(entries, digest[7:39], f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
+    return entries
 
 
 def _tag_maps(
@@ -217,11 +221,7 @@ def _tag_maps(
         if rid in plain:
             lines.append(plain[rid].tags)
             continue
-        entries: dict[str, str] = {}
-        for tag, digest in repository.tags.items():
-            value = f"{_TYPE_NUMBER[repository.manifests[digest]]}:{digest[7:]}:{tag}"
-            _append(entries, tag.lower(), value)
-        for key, entry in entries.items():
+        for key, entry in _tags(repository).items():
             if len(key) <= _LONGEST_TAG_KEY:
                 lines.append(f"'{key}:{rid}' {long_values.quoted(entry)};\n")
             else:
@@ -238,11 +238,9 @@ def _manifest_map(
     for rid, repository in numbered:
         if rid in plain:
             lines.append(plain[rid].manifests)
-            continue
-        entries: dict[str, str] = {}
-        for digest, media_type in repository.manifests.items():
-            _append(entries, digest[7:39], f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
-        lines += [f"'{key}@{rid}' {long_values.quoted(entry)};\n" for key, entry in entries.items()]
+        else:
+            entries = _manifests(repository)
+            lines += [f"'{key}@{rid}' {long_values.quoted(entry)};\n" for key, entry in entries.items()]
     return [mapping_of('"$scr_hx1@$scr_rid"', "scr_manifest_known", lines)]
 
 

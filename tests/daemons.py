@@ -1,6 +1,8 @@
 """Runs scr-watchd as its users do: as a process, seen from outside."""
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -31,10 +33,16 @@ def public_directory() -> Iterator[Path]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on. Not one of those that the kernel gives to connections (ip(7),
+    ip_local_port_range): another test's client would take it before our server does."""
+    while True:
+        port = _CHANCE.randrange(10_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+_CHANCE = random.SystemRandom()  # no two processes of one test run may draw the same
 
 
 @dataclass

@@ -29,7 +29,7 @@ from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import Reader
 from scr_watchd.images.scan import Scan, Scanner
-from scr_watchd.oci.catalog import Catalog, Problem
+from scr_watchd.oci.catalog import Catalog, Image, Problem
 from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import state as records
@@ -184,7 +184,7 @@ def _make_room(world: World) -> bool:
     if resolved.held_since is not None:
         return False
     world.scan = None
-    return world.store.prune(resolved.served) > 0
+    return world.store.prune((*resolved.served, *_still_read(world, world.store, resolved))) > 0
 
 
 def _pass(world: World, *, full: bool) -> Outcome:
@@ -217,10 +217,12 @@ def _pass(world: World, *, full: bool) -> Outcome:
     if rendered.id == current and world.generations.repair(current, rendered.files):
         world.confirmed = False  # nginx may have read what was damaged
     if rendered.id == current and world.confirmed:
-        if (record.held_since, record.root_inode) != (world.record.held_since, world.record.root_inode):
+        if record != world.record:  # what leaves, say: no line tells of that
             records.write_published(world.state, record)
         world.record = record
+        world.served = record.catalog
         _settle(world, store, scan, taken, resolved)
+        _tidy(world, store, resolved)
         return Unchanged(world.found, rendered.id)
     refused = _crowded(world) or _still_refused(world)
     if refused is None and rendered.id != current:
@@ -228,28 +230,46 @@ def _pass(world: World, *, full: bool) -> Outcome:
     elif refused is None:
         records.write_pending(world.state, record)
     if refused is not None:
+        _tidy(world, store, resolved)
         return refused
     outcome = _reload(world, record)
     _settle(world, store, scan, taken, resolved)
     if isinstance(outcome, Published):
         world.reached("confirm")
-        _tidy(world, store, resolved, keep=frozenset({current, rendered.id}))
-        world.reached("prune")
+    _tidy(world, store, resolved, before=current)
+    world.reached("prune")
     return outcome
 
 
-def _tidy(world: World, store: Store, resolved: Resolved, *, keep: frozenset[str]) -> None:
-    """Remove what nothing needs any more. That it fails does not undo what was published."""
+def _tidy(world: World, store: Store, resolved: Resolved, *, before: str = "") -> None:
+    """Remove what nothing needs any more: also generations, if the one ``before`` is no longer current.
+    That it fails does not undo what was published.
+
+    What is held may lie in a store that is away with its disk: of those repositories nothing goes.
+    """
     try:
-        if resolved.held_since is None:
-            store.prune(resolved.served)
-        world.generations.prune(keep=keep)
+        needed = (*resolved.served, *_still_read(world, store, resolved))
+        store.prune(needed, spare={name for name, _ in resolved.held})
+        if world.confirmed and world.record.catalog is resolved.catalog:
+            store.prune_former()
+        if before:
+            world.generations.prune(keep=frozenset({before, world.published}))
     except OSError as error:
         path = str(error.filename or store.place.path)
         reason = f"it cannot be tidied: {error.strerror}"
         problem = Problem(printable(path), reason, "Look at its owner and mode.")
         world.found = replace(world.found, problems=(*world.found.problems, problem))
         world.scan = None
+
+
+def _still_read(world: World, store: Store, resolved: Resolved) -> tuple[Image, ...]:
+    """The images of tags that nginx may go on answering with, because what was ``resolved`` is not, or not
+    yet, what it reads."""
+    others = [each for each in (world.served, world.record.catalog) if each is not resolved.catalog]
+    tags = {item for catalog in others for item in catalog.tags().items()}
+    gone = tags - resolved.catalog.tags().items() if others else ()
+    still = (store.image(name, tag, digest) for (name, tag), digest in gone)
+    return tuple(image for image in still if image is not None)
 
 
 def _current(world: World) -> str:
@@ -390,6 +410,7 @@ def _switch(world: World, rendered: Rendered, record: Record, *, before: str) ->
         progress=world.progress,
     )
     if refusal is not None:
+        _discard(world, rendered)
         return Rejected(world.found, "ours", refusal.words)
     world.reached("check")
     records.write_pending(world.state, record)
@@ -402,11 +423,19 @@ def _switch(world: World, rendered: Rendered, record: Record, *, before: str) ->
         return None
     world.generations.switch(before)
     world.state.pending.unlink(missing_ok=True)
+    _discard(world, rendered)
     without_us = _test_site(world)
     if not without_us:
         return Rejected(world.found, "ours", words)
     world.refused_by_site = True
     return Rejected(world.found, "the site's", without_us)
+
+
+def _discard(world: World, refused: Rendered) -> None:
+    """Remove a generation that nginx refuses, unless it answers from it since a better day: that of a large
+    tree has megabytes, and each look may make another."""
+    if refused.id != world.published:
+        world.generations.discard(refused.id)
 
 
 def _still_refused(world: World) -> Rejected | None:

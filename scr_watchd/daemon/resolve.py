@@ -146,8 +146,8 @@ def _same(groups: Mapping[str, list[Image]], before: Before) -> dict[str, Reposi
 
 
 def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
-    """The catalog that has every tag and every manifest of ``images``, and the manifests of ``going``,
-    which no list names any more."""
+    """The catalog that has every tag and every manifest of ``images``, and as leaving the manifests of
+    ``going``, which no list names any more."""
     builder = CatalogBuilder()
     for image in images:
         for manifest in image.manifests:
@@ -159,7 +159,7 @@ def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
             builder.tag(image.repository, image.tag, image.digest)
     for image in going:
         for manifest in image.manifests:
-            builder.manifest(image.repository, manifest.digest, manifest.media_type, listed=False)
+            builder.leaving(image.repository, manifest.digest, manifest.media_type)
     return builder.catalog()
 
 
@@ -192,7 +192,7 @@ def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
 
     def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         image = stored(name, tag, digest)
-        if image is None and digest in repositories[name].manifests:
+        if image is None and digest in repositories[name].pullable:
             image = Image("", name, tag, (_known_manifest(repositories[name], digest),), ())
         return image
 
@@ -202,7 +202,7 @@ def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
 def _known_manifest(repository: Repository, digest: Digest) -> ManifestFile:
     referrer = repository.referrers.get(digest)
     size, referral = (referrer.size, referrer.referral) if referrer else (0, None)
-    return ManifestFile(digest, repository.manifests[digest], size, "", referral)
+    return ManifestFile(digest, repository.pullable[digest], size, "", referral)
 
 
 def _stored(tagged: Iterable[_Tagged], stored: StoredImage) -> tuple[Image, ...]:
@@ -219,7 +219,7 @@ def _leaving(
         kept.setdefault(image.repository, set()).update(manifest.digest for manifest in image.manifests)
     leaving = {}
     for repository in before:
-        for digest in sorted(repository.manifests.keys() - kept.get(repository.name, set())):
+        for digest in sorted(repository.pullable.keys() - kept.get(repository.name, set())):
             key = repository.name, digest
             left = min(known.get(key, now), now)  # a clock may have been set back
             if left >= policy.pruned and now < _end(left, policy.grace_seconds):

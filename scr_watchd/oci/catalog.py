@@ -95,15 +95,25 @@ class Referrer:
 @dataclass(frozen=True, slots=True)
 class Repository:
     """One repository. ``tags`` are in ASCII order, as tag lists must be (distribution
-    specification, "Listing Tags"); ``manifests`` hold every manifest that can be pulled by digest;
-    ``referrers`` are those of them that have a subject, which need not be there.
-    One that is not ``listed`` has only manifests that are about to go: no list names it."""
+    specification, "Listing Tags"); ``manifests`` hold every manifest that is here to stay, and ``leaving``
+    those that can be pulled by digest only for a while; ``referrers`` are those of ``manifests`` that have
+    a subject, which need not be there."""
 
     name: RepositoryName
     tags: Mapping[Tag, Digest]
     manifests: Mapping[Digest, MediaType]
     referrers: Mapping[Digest, Referrer] = field(default_factory=dict)
-    listed: bool = True
+    leaving: Mapping[Digest, MediaType] = field(default_factory=dict)
+
+    @property
+    def listed(self) -> bool:
+        """Whether lists name it: not if all that it has is about to go."""
+        return bool(self.manifests)
+
+    @property
+    def pullable(self) -> dict[Digest, MediaType]:
+        """Every manifest that can be pulled by its digest."""
+        return {**self.manifests, **self.leaving}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +137,14 @@ class CatalogBuilder:
         self._tags: dict[RepositoryName, dict[Tag, Digest]] = {}
         self._manifests: dict[RepositoryName, dict[Digest, MediaType]] = {}
         self._referrers: dict[RepositoryName, dict[Digest, Referrer]] = {}
-        self._listed: set[RepositoryName] = set()
+        self._leaving: dict[RepositoryName, dict[Digest, MediaType]] = {}
 
-    def manifest(
-        self, name: RepositoryName, digest: Digest, media_type: MediaType, *, listed: bool = True
-    ) -> None:
-        """Add a manifest; a repository is listed if one of its manifests is."""
+    def manifest(self, name: RepositoryName, digest: Digest, media_type: MediaType) -> None:
         self._manifests.setdefault(name, {})[digest] = media_type
-        if listed:
-            self._listed.add(name)
+
+    def leaving(self, name: RepositoryName, digest: Digest, media_type: MediaType) -> None:
+        """Add a manifest that is about to go, unless it also stays."""
+        self._leaving.setdefault(name, {})[digest] = media_type
 
     def referrer(self, name: RepositoryName, digest: Digest, referrer: Referrer) -> None:
         """List a manifest that is, or will be, added to the same repository, with its subject; without
@@ -156,11 +165,15 @@ class CatalogBuilder:
                 Repository(
                     name=name,
                     tags=dict(sorted(self._tags.get(name, {}).items())),
-                    manifests=dict(sorted(manifests.items())),
+                    manifests=dict(sorted(self._manifests.get(name, {}).items())),
                     referrers=_first(self._referrers.get(name, {})),
-                    listed=name in self._listed,
+                    leaving={
+                        digest: media_type
+                        for digest, media_type in sorted(self._leaving.get(name, {}).items())
+                        if digest not in self._manifests.get(name, {})
+                    },
                 )
-                for name, manifests in sorted(self._manifests.items())
+                for name in sorted(self._manifests.keys() | self._leaving.keys())
             )
         )
 

@@ -25,7 +25,18 @@ class MediaType(enum.StrEnum):
     DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
     OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
+    @property
+    def number(self) -> str:
+        """What http.conf calls it, and its directory in the store."""
+        return _NUMBER[self]
 
+
+_NUMBER = {
+    MediaType.DOCKER_MANIFEST: "0",
+    MediaType.OCI_MANIFEST: "1",
+    MediaType.DOCKER_LIST: "2",
+    MediaType.OCI_INDEX: "3",
+}
 _INDEXES = {MediaType.DOCKER_LIST, MediaType.OCI_INDEX}
 _WITH_SUBJECT = {MediaType.OCI_MANIFEST, MediaType.OCI_INDEX}
 

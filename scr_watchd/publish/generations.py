@@ -99,12 +99,16 @@ class Generations:
         new.rename(self.current)
         sync_directory(self.current.parent)
 
+    def discard(self, generation: str) -> None:
+        """Remove a generation that is not current."""
+        shutil.rmtree(self._generations / generation)
+        self._written.pop(generation, None)
+
     def prune(self, *, keep: frozenset[str]) -> None:
         """Remove every generation but the current one and those to ``keep``."""
         for name in os.listdir(self._generations):
             if name not in keep and name != self.current_id():
-                shutil.rmtree(self._generations / name)
-                self._written.pop(name, None)
+                self.discard(name)
 
 
 _Marks = tuple[tuple[str, int, int, int], ...]

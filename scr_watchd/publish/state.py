@@ -213,7 +213,7 @@ def _encode(record: Record) -> bytes:
     repositories = {
         str(each.name): _RepositoryFile(
             dict(zip(map(str, each.tags), map(str, each.tags.values()), strict=True)),
-            dict(zip(map(str, each.manifests), each.manifests.values(), strict=True)),
+            {str(digest): media_type for digest, media_type in each.pullable.items()},
             {str(digest): _referrer_file(referrer) for digest, referrer in each.referrers.items()},
             each.listed,
         )
@@ -259,7 +259,8 @@ def _read(path: Path) -> Record | None:
         for name_text, repository in content.repositories.items():
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
-                builder.manifest(name, Digest.parse(digest), media_type, listed=repository.listed)
+                stays = repository.listed and digest not in repository.leaving
+                (builder.manifest if stays else builder.leaving)(name, Digest.parse(digest), media_type)
             for digest, file in repository.referrers.items():
                 referral = Referral(Digest.parse(file.subject), file.artifact_type, file.annotations)
                 builder.referrer(name, Digest.parse(digest), Referrer(file.size, referral))

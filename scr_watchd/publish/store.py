@@ -1,7 +1,10 @@
 """The store: what nginx serves from. It holds no bytes of its own but copies of manifests.
 
     STORE/REPOSITORY/.blobs/ALGORITHM/HEX   a link to the file in the images tree
-    STORE/.manifests/sha256/HEX             a copy, because a manifest may be rewritten in place
+    STORE/REPOSITORY/.manifests/TYPE/HEX    a copy, because a manifest may be rewritten in place
+
+What a digest names in a repository is a file of that repository, and nothing else says so. Where a
+manifest lies says its media type too, by ``MediaType.number``.
 
 A hard link keeps a blob's bytes while a writer wipes its directory and copies it again, so that the
 last complete version stays pullable. Where none can be made the link is symbolic, and only that is
@@ -13,6 +16,7 @@ directories are as it left them, and mends what is not from the tree.
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +27,7 @@ from pathlib import Path
 
 from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular, write_all
 from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository
-from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, parse
+from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 from scr_watchd.publish.place import StorePlace
@@ -106,7 +110,8 @@ class Store:
         self._progress = progress
         self._hasher = hasher
         self._trusting = trusting
-        self._copies = f"{place.path}/.manifests/sha256"
+        self._former_copies = f"{place.path}/.manifests/sha256"
+        """Where version 0.1 had the manifests of all repositories."""
         self._taken: Mapping[str, list[Image]] = {}
         self._waiting: tuple[Image, ...] = ()
         self._jobs: list[tuple[Job, _Key, bool]] = []
@@ -137,8 +142,6 @@ class Store:
         name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written.
         """
         wanted = by_repository(images)
-        if wanted:  # else it may be a mount point without its disk: no place to make directories
-            make_directory(Path(self._copies))
         again, hashed = self._to_look_at_again(wanted)
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
@@ -188,20 +191,17 @@ class Store:
         blobs: dict[Digest, Descriptor] = {}
         queue = [digest]
         try:
-            with open_directory(self._copies) as directory:
-                while queue:
-                    wanted = queue.pop()
-                    if wanted in manifests:
-                        continue
-                    raw, _ = read_regular(wanted.hex, within=directory, limit=MANIFEST_BYTES)
-                    if sha256(raw).hexdigest() != wanted.hex:
-                        return None  # a copy that others made a link of, and wrote to
-                    manifest = parse(raw)
-                    manifests[wanted] = ManifestFile(
-                        wanted, manifest.media_type, len(raw), wanted.hex, manifest.referral
-                    )
-                    blobs |= {blob.digest: blob for blob in manifest.blobs}
-                    queue += [child.digest for child in manifest.manifests]
+            while queue:
+                wanted = queue.pop()
+                if wanted in manifests:
+                    continue
+                raw = self._copy_of(repository, wanted)
+                manifest = parse(raw)
+                manifests[wanted] = ManifestFile(
+                    wanted, manifest.media_type, len(raw), wanted.hex, manifest.referral
+                )
+                blobs |= {blob.digest: blob for blob in manifest.blobs}
+                queue += [child.digest for child in manifest.manifests]
         except (OSError, ManifestError):
             return None
         present = [blob for blob in blobs.values() if self._has(repository, blob)]
@@ -209,8 +209,9 @@ class Store:
             return None
         return Image("", repository, tag, tuple(manifests.values()), tuple(present))
 
-    def prune(self, images: Iterable[Image]) -> int:
-        """Remove everything that none of ``images`` needs, nor an image that waits for its hashes.
+    def prune(self, images: Iterable[Image], *, spare: Collection[RepositoryName] = ()) -> int:
+        """Remove everything that none of ``images`` needs, nor an image that waits for its hashes; from the
+        repositories to ``spare`` nothing.
 
         Returns how many files that were. Only what can be ours: other files may lie in a store that
         was chosen by hand. The first time all of the store is looked at, later what has changed.
@@ -219,48 +220,50 @@ class Store:
         before, self._pruned_for = self._pruned_for, None  # if anything fails below, all is looked at again
         if before is None:
             changed = {*self._repositories(), *needed}
-            is_less = True
         else:
             differ = {name for name in {*before, *needed} if before.get(name) != needed.get(name)}
             changed = differ | self._touched
-            is_less = any(_digests(before.get(name, ())) - _digests(needed.get(name, ())) for name in differ)
-        removed = self._prune_copies(needed) if is_less else 0
-        for name in sorted(changed, reverse=True):  # a repository may lie below another
-            removed += self._prune_blobs(name, needed.get(name, []))
+        removed = 0
+        for name in sorted(changed.difference(spare), reverse=True):  # a repository may lie below another
+            removed += self._prune_repository(name, needed.get(name, []))
         self._touched.clear()
-        self._pruned_for = needed
+        self._pruned_for = None if spare else needed
         return removed
 
-    def _prune_copies(self, needed: dict[str, list[Image]]) -> int:
-        make_directory(Path(self._copies))
-        names = {digest.hex for images in needed.values() for digest in _digests(images)}
-        with os.scandir(self._copies) as copies:
-            unneeded = [
-                copy.path
-                for copy in copies
-                if copy.name not in names and not copy.is_dir(follow_symlinks=False)
-            ]
-        for path in unneeded:
-            os.unlink(path)
-        self._marks[self._copies] = _mark(self._copies)
-        return len(unneeded)
+    def prune_former(self) -> None:
+        """Remove what version 0.1 kept elsewhere. Call it once nginx is known to read another generation
+        than one of that version."""
+        shutil.rmtree(self._former_copies, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(self._former_copies))
 
     def _repositories(self) -> Iterator[str]:
-        """Every directory of the store that may hold blobs."""
+        """Every directory of the store that may hold blobs or manifests."""
         base = str(self.place.path)
         for path, names, _ in os.walk(base):
-            if ".blobs" in names:
+            if path != base and not {".blobs", ".manifests"}.isdisjoint(names):
                 yield path[len(base) + 1 :]
             names[:] = [name for name in names if not name.startswith(".")]
 
-    def _prune_blobs(self, repository: str, images: list[Image]) -> int:
-        """Remove the blobs of a repository that none of ``images`` needs, and what is empty then."""
-        needed = {blob.digest.hex for image in images for blob in image.blobs}
+    def _prune_repository(self, repository: str, images: list[Image]) -> int:
+        """Remove what none of ``images`` needs of a repository, and what is empty then."""
+        base = f"{self.place.path}/{repository}"
+        blobs = {blob.digest.hex for image in images for blob in image.blobs}
+        removed = self._prune_files(f"{base}/.blobs", lambda _, name: name in blobs)
+        copies = {
+            f"{each.media_type.number}/{each.digest.hex}" for image in images for each in image.manifests
+        }
+        removed += self._prune_files(
+            f"{base}/.manifests", lambda path, name: f"{os.path.basename(path)}/{name}" in copies
+        )
+        self._remove_empty(repository)
+        return removed
+
+    def _prune_files(self, top: str, is_needed: Callable[[str, str], bool]) -> int:
         removed = 0
-        top = f"{self.place.path}/{repository}/.blobs"
         for path, _, files in os.walk(top, topdown=False):
             for name in files:
-                if name not in needed:
+                if not is_needed(path, name):
                     os.unlink(f"{path}/{name}")
                     removed += 1
             if not os.listdir(path):
@@ -268,8 +271,6 @@ class Store:
                 self._marks.pop(path, None)
             elif path in self._marks:
                 self._marks[path] = _mark(path)
-        if not os.path.exists(top):
-            self._remove_empty(repository)
         return removed
 
     def _remove_empty(self, repository: str) -> None:
@@ -295,11 +296,9 @@ class Store:
         """Repositories whose directories others changed, or with links that lead to the files of an
         image that is gone or cut off; and images by repository of which new hashes are known."""
         again: set[str] = set()
-        if self._marks.get(self._copies) != _mark(self._copies):
-            again |= wanted.keys()
         for path, mark in list(self._marks.items()):
             if _mark(path) != mark:
-                repository = path[len(str(self.place.path)) + 1 :].partition("/.blobs")[0]
+                repository = path[len(str(self.place.path)) + 1 :].partition("/.")[0]
                 again.add(repository)
                 self._touched.add(repository)
                 del self._marks[path]
@@ -340,7 +339,7 @@ class Store:
                 if waits:
                     raise _WaitingError
                 for manifest in image.manifests:
-                    self._take_manifest(source(manifest.digest), manifest)
+                    self._take_manifest(source(manifest.digest), image.repository, manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError) as error:
             raise _changed(str(error.strerror)) from error
 
@@ -557,16 +556,49 @@ class Store:
 
     # -- manifests ---------------------------------------------------------------------------------
 
-    def _take_manifest(self, source: int, manifest: ManifestFile) -> None:
-        copy = f"{self._copies}/{manifest.digest.hex}"
-        new = f"{self._copies}/.{manifest.digest.hex}.new"
+    def _take_manifest(self, source: int, repository: RepositoryName, manifest: ManifestFile) -> None:
+        place = self._place_of(repository, manifest.media_type)
+        self._marks.setdefault(place, (0, 0))
+        copy, new = f"{place}/{manifest.digest.hex}", f"{place}/.{manifest.digest.hex}.new"
         if new in self._unsynced or _is_copy(copy, manifest):
             return
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
         if sha256(raw).hexdigest() != manifest.digest.hex:
             raise _changed(f"{manifest.file} is not what it was")
-        moment = _moment(manifest.digest)
-        descriptor = _create(new)
+        self._write_copy(copy, new, raw, manifest.digest)
+
+    def _copy_of(self, repository: RepositoryName, digest: Digest) -> bytes:
+        """The bytes of a manifest that the store has. Raises ``FileNotFoundError`` if it has them not, or
+        not as they were: a copy may be linked by others, and written to. One of version 0.1 comes to where
+        it lies now."""
+        places = [self._place_of(repository, media_type) for media_type in MediaType]
+        for place in (*places, self._former_copies):
+            try:
+                with open_directory(place) as directory:
+                    raw, _ = read_regular(digest.hex, within=directory, limit=MANIFEST_BYTES)
+            except OSError:
+                continue
+            if sha256(raw).hexdigest() != digest.hex:
+                continue
+            ours = self._place_of(repository, parse(raw).media_type)
+            if place == self._former_copies:
+                self._write_copy(f"{ours}/{digest.hex}", f"{ours}/.{digest.hex}.new", raw, digest)
+                self._sync()
+            if place in (ours, self._former_copies):
+                return raw
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{places[0]}/{digest.hex}")
+
+    def _place_of(self, repository: RepositoryName, media_type: MediaType) -> str:
+        return f"{self.place.path}/{repository}/.manifests/{media_type.number}"
+
+    def _write_copy(self, copy: str, new: str, raw: bytes, digest: Digest) -> None:
+        """Write ``new``, which becomes ``copy`` with the next ``_sync``."""
+        moment = _moment(digest)
+        try:
+            descriptor = _create(new)
+        except FileNotFoundError:
+            make_directory(Path(new).parent)
+            descriptor = _create(new)
         try:
             write_all(descriptor, raw)
             os.fchmod(descriptor, 0o644)
@@ -582,11 +614,10 @@ class Store:
         self._fsync(self._unsynced)
         for new, copy in self._unsynced.items():
             os.rename(new, copy)
-        if self._unsynced:
-            self._dirty.add(self._copies)
+            self._dirty.add(os.path.dirname(copy))
         self._unsynced.clear()
         self._fsync(self._dirty)
-        for place in (*self._dirty, self._copies):
+        for place in self._dirty:
             self._marks[place] = _mark(place)
         self._dirty.clear()
         for place, mark in self._marks.items():
@@ -619,11 +650,6 @@ def _sources(root: int, image: Image) -> Iterator[Callable[[Digest], int]]:
             return opened[path]
 
         yield source
-
-
-def _digests(images: Iterable[Image]) -> set[Digest]:
-    """Of all their manifests. Sets, because a repository may have 100,000 tags."""
-    return {manifest.digest for image in images for manifest in image.manifests}
 
 
 def _called(image: Image) -> str:

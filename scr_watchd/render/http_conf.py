@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from scr_watchd.oci.catalog import Catalog, Repository
-from scr_watchd.oci.manifest import MediaType
 from scr_watchd.render import quote
 from scr_watchd.render.lists import REPOSITORIES, list_maps, page_maps
 from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping, mapping_of
@@ -26,20 +25,14 @@ _LONGEST_TAG_KEY = 40  # leaves room for ":" and a repository number of five dig
 
 _NO_MIRRORS: Mapping[str, str] = {}
 
-_TYPE_NUMBER = {
-    MediaType.DOCKER_MANIFEST: "0",
-    MediaType.OCI_MANIFEST: "1",
-    MediaType.DOCKER_LIST: "2",
-    MediaType.OCI_INDEX: "3",
-}
-
 
 class Lines(NamedTuple):
-    """What maps say of a repository, as most are."""
+    """What is rendered of a repository alone: the hash of what can be pulled by digest, and, as most are,
+    the lines of its tags; ``None`` if some are too long for one."""
 
     repository: Repository
-    tags: str
-    manifests: str
+    content: bytes
+    tags: str | None
 
 
 Memory = dict[str, Lines]
@@ -83,21 +76,24 @@ def render(
 def _http(
     catalog: Catalog, store: str, mirrors: Mapping[str, str], memory: Memory, *, list_repositories: bool
 ) -> bytes:
-    numbered = [(base36(number), each) for number, each in enumerate(catalog.repositories)]
-    plain = _remembered(numbered, memory)
+    listed = (each for each in catalog.repositories if each.listed)
+    numbered = [(base36(number), each) for number, each in enumerate(listed)]
+    remembered = _remembered(numbered, memory)
+    # files that no map names, so that equal ids are equal content, also for who pulls by digest
+    content = sha256(b"".join([lines.content for lines in remembered.values()])).hexdigest()
     long_values = LongValues()
     maps = [
         constant("scr_store", quote.path(store)),
         *repository_maps(catalog, mirrors),
         *_name_maps(numbered),
-        *_tag_maps(numbered, plain, long_values),
-        *_manifest_map(numbered, plain, long_values),
+        *_tag_maps(numbered, remembered, long_values),
         *_list_maps(numbered, long_values, list_repositories=list_repositories),
         *referrer_maps(numbered, long_values),
     ]
     return b"".join(
         [
             b"# scr-watchd: the images. Written by the daemon; include it in http {}.\n",
+            f"# manifests: {content}\n".encode(),
             "".join([*long_values.maps, *maps]).encode("utf-8", "surrogateescape"),
             fixed(),
         ]
@@ -169,57 +165,54 @@ def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
 
 
 def _remembered(numbered: list[tuple[str, Repository]], memory: Memory) -> Memory:
-    """The lines of every repository that is plain, which are the new ``memory``."""
-    plain = {}
+    """What is rendered of every repository alone, which is the new ``memory``."""
+    new = {}
     for rid, repository in numbered:
         known = memory.get(rid)
-        lines = known if known is not None and known.repository is repository else _plain(rid, repository)
-        if lines is not None:
-            plain[rid] = lines
+        new[rid] = (
+            known
+            if known is not None and known.repository is repository
+            else Lines(repository, _content(repository), _plain(rid, repository))
+        )
     memory.clear()
-    memory.update(plain)
+    memory.update(new)
     return memory
 
 
-def _plain(rid: str, repository: Repository) -> Lines | None:
-    """The lines of a repository whose keys and values all fit into one; else ``None``."""
-    tags, manifests = _tags(repository), _manifests(repository)
+def _content(repository: Repository) -> bytes:
+    manifests = "".join([f"{digest} {kind.number}\n" for digest, kind in repository.manifests.items()])
+    return sha256(f"{repository.name}\n{manifests}".encode()).digest()
+
+
+def _plain(rid: str, repository: Repository) -> str | None:
+    """The lines of a repository's tags if all keys and values fit into one; else ``None``."""
+    tags = _tags(repository)
     if len(max(tags, key=len, default="")) > _LONGEST_TAG_KEY:
         return None
-    if len(max((*tags.values(), *manifests.values()), key=len, default="")) > quote.TOKEN_BYTES:
+    if len(max(tags.values(), key=len, default="")) > quote.TOKEN_BYTES:
         return None
-    return Lines(
-        repository,
-        "".join([f"'{key}:{rid}' '{entry}';\n" for key, entry in tags.items()]),
-        "".join([f"'{key}@{rid}' '{entry}';\n" for key, entry in manifests.items()]),
-    )
+    return "".join([f"'{key}:{rid}' '{entry}';\n" for key, entry in tags.items()])
 
 
 def _tags(repository: Repository) -> dict[str, str]:
     """What each tag in lower case stands for: an entry for each of its spellings."""
     entries: dict[str, str] = {}
     for tag, digest in repository.tags.items():
-        number = _TYPE_NUMBER[repository.manifests[digest]]
-        _append(entries, tag.lower(), f"{number}:{digest[7:]}:{tag}")
-    return entries
-
-
-def _manifests(repository: Repository) -> dict[str, str]:
-    """What the first half of each digest, "sha256:" and 64 digits, stands for."""
-    entries: dict[str, str] = {}
-    for digest, media_type in repository.manifests.items():
-        _append(entries, digest[7:39], f"{_TYPE_NUMBER[media_type]}:{digest[39:]}")
+        entry = f"{repository.manifests[digest].number}:{digest[7:]}:{tag}"
+        known = entries.get(tag.lower())
+        entries[tag.lower()] = entry if known is None else f"{known} {entry}"
     return entries
 
 
 def _tag_maps(
-    numbered: list[tuple[str, Repository]], plain: Mapping[str, Lines], long_values: LongValues
+    numbered: list[tuple[str, Repository]], remembered: Memory, long_values: LongValues
 ) -> list[str]:
     pieces = Pieces(_TAG_PIECES)
     lines: list[str] = []
     for rid, repository in numbered:
-        if rid in plain:
-            lines.append(plain[rid].tags)
+        plain = remembered[rid].tags
+        if plain is not None:
+            lines.append(plain)
             continue
         for key, entry in _tags(repository).items():
             if len(key) <= _LONGEST_TAG_KEY:
@@ -231,34 +224,13 @@ def _tag_maps(
     return [*chain, mapping_of('"$scr_tag:$scr_rid"', "scr_tag_known", lines, default=default)]
 
 
-def _manifest_map(
-    numbered: list[tuple[str, Repository]], plain: Mapping[str, Lines], long_values: LongValues
-) -> list[str]:
-    lines: list[str] = []
-    for rid, repository in numbered:
-        if rid in plain:
-            lines.append(plain[rid].manifests)
-        else:
-            entries = _manifests(repository)
-            lines += [f"'{key}@{rid}' {long_values.quoted(entry)};\n" for key, entry in entries.items()]
-    return [mapping_of('"$scr_hx1@$scr_rid"', "scr_manifest_known", lines)]
-
-
-def _append(entries: dict[str, str], key: str, entry: str) -> None:
-    """Add what a key, which most share with no other, stands for."""
-    known = entries.get(key)
-    entries[key] = entry if known is None else f"{known} {entry}"
-
-
 def _list_maps(
     numbered: list[tuple[str, Repository]], long_values: LongValues, *, list_repositories: bool
 ) -> list[str]:
     lists: dict[str, Sequence[str]] = {rid: list(each.tags) for rid, each in numbered}
     if list_repositories:
-        lists[REPOSITORIES] = [each.name for _, each in numbered if each.listed]
-    unlisted = {rid: "''" for rid, each in numbered if not each.listed}
+        lists[REPOSITORIES] = [each.name for _, each in numbered]
     return [
         *list_maps(lists, long_values),
-        mapping("$scr_rid", "scr_is_listed", {"": "''", **unlisted}, default="1"),
         constant("scr_catalog_open", "1" if list_repositories else "''"),
     ]

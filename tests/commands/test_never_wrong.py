@@ -115,6 +115,25 @@ def test_a_grace_ends(started: Host) -> None:
         until(lambda: list((started.state / "store").rglob(".blobs/*/*")) == [])
 
 
+def test_the_end_of_a_grace_needs_no_reload_and_is_noted(started: Host) -> None:
+    write_image(started.images / "app:1", image("first"))
+    write_image(started.images / "app:2", image("second"))
+    write_image(started.images / "gone:1", image("gone"))
+    with daemon(*started.arguments("--grace-seconds", "1")) as process:
+        process.says("^serving 3 images")
+        remove(started.images / "app:1")
+        remove(started.images / "gone:1")
+        process.says("^gone:1 is gone")
+        generation = started.site.generation()
+        reloads = (started.site.directory / "error.log").read_bytes().count(b"reconfiguring")
+        published = started.state / "published.json"
+        assert b'"leaving"' in published.read_bytes()
+        nudged(process, published.read_bytes, lambda content: b'"leaving"' not in content)
+        until(lambda: (started.state / "store" / "gone").exists(), lambda there: not there)
+        assert started.site.generation() == generation
+        assert (started.site.directory / "error.log").read_bytes().count(b"reconfiguring") == reloads
+
+
 def test_a_grace_survives_a_restart_and_a_kill(started: Host) -> None:
     built = image("first")
     write_image(started.images / "app:1", built)

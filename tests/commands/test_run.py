@@ -171,11 +171,15 @@ def test_a_copy_that_is_broken_off_keeps_the_last_complete_version(running: tupl
     assert host.site.ask("/v2/app/manifests/1").body == built.raw
 
 
+def generations(host: Host) -> set[str]:
+    return set(os.listdir(host.state / "nginx" / "generations"))
+
+
 def test_a_broken_foreign_file_stops_nothing_and_is_named(running: tuple[Host, Daemon]) -> None:
     host, process = running
     write_image(host.images / "app:1", image("first"))
     until(lambda: host.site.tags("app"), lambda tags: tags == ["1"])
-    generation = host.site.generation()
+    generation, kept = host.site.generation(), generations(host)
     foreign = host.site.directory / "conf.d" / "foreign.conf"
     foreign.write_text("server { listen 127.0.0.1:1; nonsense on; }\n")
     write_image(host.images / "app:2", image("second"))
@@ -185,6 +189,7 @@ def test_a_broken_foreign_file_stops_nothing_and_is_named(running: tuple[Host, D
     status = scr_watchd("status", "--state", host.state)
     assert status.returncode == 3
     assert "foreign.conf:1" in status.stdout
+    assert generations(host) == kept, "what was refused is not kept"
     foreign.unlink()
     until(lambda: host.site.tags("app"), lambda tags: tags == ["1", "2"], seconds=20)
     process.says(r"^all is well again")

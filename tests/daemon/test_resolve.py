@@ -84,7 +84,8 @@ def test_a_referrer_is_listed_while_its_tag_is_and_leaves_the_lists_with_it() ->
     before = Before(catalog_of(signed), {}, None, 2)
     assert list(before.catalog.repositories[0].referrers) == [NEW]
     gone = resolved(scan(), (image(),), before=before, policy=Policy(grace_seconds=100))
-    assert set(gone.catalog.repositories[0].manifests) == {OLD, NEW}
+    (repository,) = gone.catalog.repositories
+    assert (set(repository.manifests), set(repository.leaving)) == ({OLD}, {NEW})
     assert gone.catalog.repositories[0].referrers == {}
 
 
@@ -119,7 +120,7 @@ def test_what_was_replaced_can_be_pulled_by_digest_until_its_grace_ends() -> Non
     answer = resolved(scan(), (image(digest=NEW),), policy=policy)
     (repository,) = answer.catalog.repositories
     assert repository.tags == {APP[1]: NEW}
-    assert set(repository.manifests) == {OLD, NEW}
+    assert (set(repository.manifests), set(repository.leaving)) == ({NEW}, {OLD})
     assert answer.leaving == {(APP[0], OLD): NOW}
     assert NOW + 100 <= answer.until <= NOW + 125
     later = Before(answer.catalog, answer.leaving, None, 2)
@@ -127,12 +128,12 @@ def test_what_was_replaced_can_be_pulled_by_digest_until_its_grace_ends() -> Non
     assert soon.leaving == answer.leaving
     done = resolved(scan(), (image(digest=NEW),), before=later, policy=policy, now=answer.until)
     assert (done.leaving, done.until) == ({}, math.inf)
-    assert set(done.catalog.repositories[0].manifests) == {NEW}
+    assert set(done.catalog.repositories[0].pullable) == {NEW}
 
 
 def test_a_repository_without_images_is_in_no_list_during_its_grace() -> None:
     (repository,) = resolved(scan(), policy=Policy(grace_seconds=100)).catalog.repositories
-    assert (repository.listed, repository.tags, set(repository.manifests)) == (False, {}, {OLD})
+    assert (repository.listed, repository.tags, set(repository.leaving)) == (False, {}, {OLD})
 
 
 def test_what_comes_back_within_its_grace_is_no_longer_leaving() -> None:

@@ -264,7 +264,7 @@ class History(RuleBasedStateMachine):
         for link in sorted(store.rglob(".blobs/sha256/*"))[: None if everything else 1]:
             link.unlink()
         if everything:
-            for copy in (store / ".manifests" / "sha256").glob("[0-9a-f]*"):
+            for copy in sorted(store.rglob(".manifests/*/[0-9a-f]*")):
                 copy.unlink()
 
     def files(self, path: str) -> list[Path]:

@@ -10,7 +10,12 @@ from tests.endurance.hosts import Host, host
 from tests.trees import Built, digest_of, image, write_image
 from tests.waiting import until
 
-_FOR_EVER = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h; open_file_cache_min_uses 1;\n"
+_FOR_EVER = """
+open_file_cache max=1000 inactive=1h;
+open_file_cache_valid 1h;
+open_file_cache_min_uses 1;
+open_file_cache_errors on;
+"""
 _ASKED = 20  # each of two workers has a cache of its own
 
 
@@ -29,7 +34,7 @@ def _answers(host: Host, tag: str, expected: Built) -> None:
     """Every worker answers with the image and all of its bytes, again and again."""
     until(lambda: host.digest("app", tag), lambda now: now == expected.digest)
     for _ in range(_ASKED):
-        assert host.digest("app", tag) == expected.digest
+        assert host.digest("app", tag) == host.digest("app", expected.digest) == expected.digest
         for blob in expected.blobs:
             answer = host.site.ask(f"/v2/app/blobs/{blob}")
             assert (answer.status, digest_of(answer.body)) == (200, blob)
@@ -53,6 +58,7 @@ def test_a_tag_is_never_stale_when_it_is_replaced_removed_and_added_again(cached
 def test_what_was_asked_for_in_vain_is_there_as_soon_as_it_is_published(cached: Host) -> None:
     for _ in range(_ASKED):
         assert cached.site.ask(f"/v2/app/blobs/{min(image('later').blobs)}").status == 404
+        assert cached.site.ask(f"/v2/app/manifests/{image('later').digest}").status == 404
         assert cached.digest("app", "2") == ""
     write_image(cached.images / "app" / "2", image("later"))
     _answers(cached, "2", image("later"))

@@ -25,13 +25,17 @@ APP, GONE = RepositoryName("lib/app"), RepositoryName("gone")
 def catalog() -> Catalog:
     builder = CatalogBuilder()
     builder.manifest(APP, A, MediaType.OCI_INDEX)
-    builder.manifest(APP, B, MediaType.DOCKER_MANIFEST, listed=False)
-    builder.manifest(GONE, C, MediaType.OCI_MANIFEST, listed=False)
+    builder.manifest(APP, B, MediaType.DOCKER_MANIFEST)
+    builder.leaving(APP, C, MediaType.OCI_MANIFEST)
+    builder.leaving(GONE, C, MediaType.OCI_MANIFEST)
     builder.referrer(APP, A, Referrer(7, Referral(B, "x/y", {"$": "\n\u00df"})))
     builder.referrer(APP, B, Referrer(8, Referral(C, "")))
     builder.tag(APP, Tag("RC1"), A)
     builder.tag(APP, Tag("rc1"), B)
     return builder.catalog()
+
+
+LEAVING = {(APP, C): 1e9 + 0.5, (GONE, C): 2e9}
 
 
 @pytest.fixture
@@ -47,9 +51,9 @@ def state(tmp_path: Path) -> State:
     "record",
     [
         pytest.param(Record("0123456789abcdef", Catalog()), id="nothing published"),
-        pytest.param(Record("0123456789abcdef", catalog()), id="repositories, one of them unlisted"),
+        pytest.param(Record("0123456789abcdef", catalog(), LEAVING), id="repositories, one of them unlisted"),
         pytest.param(
-            Record("0123456789abcdef", catalog(), {(APP, B): 1e9 + 0.5, (GONE, C): 2e9}, 1e9 + 0.25, 2**63),
+            Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, 2**63),
             id="with all that is noted of the tree",
         ),
     ],
@@ -58,7 +62,7 @@ def test_a_record_comes_back_as_it_was(state: State, record: Record) -> None:
     records.write_published(state, record)
     assert records.read_published(state) == record
     assert records.read_pending(state) is None
-    records.write_pending(state, Record("fedcba9876543210", catalog(), {(GONE, C): 3.0}))
+    records.write_pending(state, Record("fedcba9876543210", catalog(), {**LEAVING, (GONE, C): 3.0}))
     assert records.read_published(state) == record
     pending = records.read_pending(state)
     records.confirm_pending(state)
@@ -68,7 +72,7 @@ def test_a_record_comes_back_as_it_was(state: State, record: Record) -> None:
 
 
 def test_what_is_only_about_to_go_is_in_no_list(state: State) -> None:
-    records.write_published(state, Record("x", catalog()))
+    records.write_published(state, Record("x", catalog(), LEAVING))
     record = records.read_published(state)
     assert record
     assert {each.name: each.listed for each in record.catalog.repositories} == {APP: True, GONE: False}
@@ -94,12 +98,12 @@ def test_a_record_of_a_version_that_knew_less_can_be_read(state: State) -> None:
 
 
 def test_a_record_of_a_version_that_knows_more_can_be_read(state: State) -> None:
-    records.write_published(state, Record("x", catalog()))
+    records.write_published(state, Record("x", catalog(), LEAVING))
     content = json.loads(state.published.read_text())
     content["news"] = {"of": "tomorrow"}
     content["repositories"]["lib/app"]["stars"] = 5
     state.published.write_text(json.dumps(content))
-    assert records.read_published(state) == Record("x", catalog())
+    assert records.read_published(state) == Record("x", catalog(), LEAVING)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +154,9 @@ def test_a_damaged_record_is_a_value_error(state: State, which: str, content: by
 
 
 def test_a_crash_while_writing_leaves_the_old_record(state: State) -> None:
-    records.write_published(state, Record("old", catalog()))
+    records.write_published(state, Record("old", catalog(), LEAVING))
     (state.path / ".published.json.new").write_text('{"generation":"new"')
-    assert records.read_published(state) == Record("old", catalog())
+    assert records.read_published(state) == Record("old", catalog(), LEAVING)
     records.write_published(state, Record("new", catalog()))
     assert [path.name for path in state.path.iterdir()] == ["published.json"]
 

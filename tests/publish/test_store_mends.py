@@ -62,8 +62,9 @@ class Tree:
     def blob(self, digest: str, name: str = "app") -> Path:
         return self.path / name / ".blobs" / "sha256" / digest[7:]
 
-    def manifest(self, digest: str) -> Path:
-        return self.path / ".manifests" / "sha256" / digest[7:]
+    def manifest(self, digest: str, name: str = "app") -> Path:
+        found = (self.path / name / ".manifests").glob(f"*/{digest[7:]}")
+        return next(found, self.path / "nowhere")
 
     def serves(self, built: Built, name: str = "app") -> bool:
         """Whether nginx would find every byte of ``built``."""
@@ -71,7 +72,7 @@ class Tree:
             self.blob(digest, name).is_file() and self.blob(digest, name).read_bytes() == content
             for digest, content in built.blobs.items()
         ) and all(
-            self.manifest(digest).is_file() and self.manifest(digest).read_bytes() == raw
+            self.manifest(digest, name).is_file() and self.manifest(digest, name).read_bytes() == raw
             for digest, raw in built.manifests.items()
         )
 
@@ -385,8 +386,9 @@ def test_many_repositories_with_one_large_file_wait_for_it_once(tree: Tree) -> N
         pytest.param("app/.blobs/sha256/*", id="links"),
         pytest.param("app/.blobs/sha256", id="the directory of links"),
         pytest.param("app", id="a repository"),
-        pytest.param(".manifests/sha256/*", id="copies"),
-        pytest.param(".manifests", id="the manifests"),
+        pytest.param("app/.manifests/1/*", id="copies"),
+        pytest.param("app/.manifests/1", id="the directory of copies"),
+        pytest.param("app/.manifests", id="the manifests"),
         pytest.param("", id="the store"),
     ],
 )
@@ -427,6 +429,38 @@ def test_a_manifest_that_others_wrote_to_is_not_what_is_stored(tree: Tree) -> No
     assert tree.stored(built) is None
 
 
+# -- of version 0.1, which kept the manifests of all repositories in one directory --------------------
+
+
+def as_0_1_left_it(tree: Tree) -> Path:
+    """Move every copy to where that version had it."""
+    former = tree.path / ".manifests" / "sha256"
+    former.mkdir(parents=True)
+    for copy in tree.path.rglob("*/.manifests/?/*"):
+        copy.rename(former / copy.name)
+    for directory in (*tree.path.rglob("*/.manifests/?"), *tree.path.glob("*/.manifests")):
+        directory.rmdir()
+    return former
+
+
+def test_what_0_1_published_and_the_tree_lost_stays(tree: Tree) -> None:
+    built = index(image("a"), image("b"))
+    write(tree.root / "app" / "2", built)
+    tree.take()
+    former = as_0_1_left_it(tree)
+    again = Tree(tree.root, tree.path)
+    (tree.root / "app" / "2" / "manifest.json").unlink()
+    stays = again.store.image(RepositoryName("app"), Tag("2"), Digest(built.digest))
+    assert stays
+    taken = again.take()
+    again.store.prune((*taken.images, stays))
+    assert former.exists(), "nginx may still read what 0.1 told it"
+    again.store.prune_former()
+    assert not former.parent.exists()
+    assert again.serves(built)
+    assert again.serves(image("one"))
+
+
 # -- linked by others --------------------------------------------------------------------------------
 
 
@@ -443,8 +477,8 @@ def test_hardlink_over_the_tree_and_a_store_inside_it_changes_nothing(root: Path
     tree = Tree(root, root / ".scr-watchd" / "store")
     tree.take()
     tree.store.prune(tree.take().images)
-    copies = {path: path.stat().st_mtime for path in (tree.path / ".manifests" / "sha256").iterdir()}
-    assert len(copies) == 3
+    copies = {path: path.stat().st_mtime for path in tree.path.rglob(".manifests/*/*")}
+    assert len(copies) == 1 + 3
     for _ in range(2):
         link_equal_files(root)
         taken = tree.take()
@@ -603,7 +637,7 @@ def test_prune_touches_nothing_but_its_own(tree: Tree) -> None:
         tree.path / "photos" / "1.jpg",
         tree.path / "app" / "notes",
         tree.path / ".manifests" / "notes",
-        tree.path / ".manifests" / "sha256" / "directory" / "file",
+        tree.path / ".blobs" / "directory" / "file",
     ]
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -630,8 +664,9 @@ def test_the_way_to_a_repository_that_a_crash_left_half_is_no_obstacle(tree: Tre
     digest = a_blob(image("one"))
     tree.blob(digest).parent.mkdir()
     tree.blob(digest).with_name(f".{digest[7:]}.new").symlink_to("nowhere")
-    (tree.path / ".manifests" / "sha256").mkdir(parents=True)
-    tree.manifest(image("one").digest).with_name(f".{image('one').digest[7:]}.new").write_text("{")
+    manifests = tree.path / "app" / ".manifests" / "1"
+    manifests.mkdir(parents=True)
+    (manifests / f".{image('one').digest[7:]}.new").write_text("{")
     taken = tree.take()
     tree.store.prune(taken.images)
     assert names(taken) == ["app:1"]

@@ -57,7 +57,8 @@ class Site(Served):
     rendered: Rendered
 
     def manifest_file(self, name: str, tag: str, digest: str) -> Path:
-        return manifest_path(self.store, digest)
+        (found,) = (self.store / name / ".manifests").glob(f"*/{digest[7:]}")
+        return found
 
     def blob_file(self, name: str, tag: str, digest: str) -> Path:
         return self.store / name / ".blobs" / digest.replace(":", "/")
@@ -140,17 +141,14 @@ def catalog_with(entries: Iterable[tuple[str, str, bytes]]) -> Catalog:
     return builder.catalog()
 
 
-def store_of(directory: Path, manifests: Iterable[bytes]) -> Path:
-    """A store in ``directory`` that has ``manifests`` and nothing else."""
-    for content in manifests:
-        path = manifest_path(directory, digest_of(content))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def store_of(directory: Path, catalog: Catalog, manifests: Mapping[str, bytes]) -> Path:
+    """A store in ``directory`` that has the manifests of ``catalog``, by digest, and nothing else."""
+    for repository in catalog.repositories:
+        for digest, media_type in repository.manifests.items():
+            path = directory / repository.name / ".manifests" / media_type.number / digest.hex
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(manifests[digest])
     return directory
-
-
-def manifest_path(store: Path, digest: str) -> Path:
-    return store / ".manifests" / digest.replace(":", "/")
 
 
 def spellings(path: str) -> list[str]:

@@ -298,6 +298,18 @@ def test_a_rule_for_some_repositories_holds_through_a_mirror(images: Path, progr
         "/v2/ internal/app/manifests/1".replace(" ", "%20"),
         "/v2/%2finternal/app/manifests/1",
         "/v2/./internal/./app/tags/../manifests/1",
+        # a digest is found by its path in the store, and no map of names stands in between
+        *(
+            f"/v2/{name}/{kind}/{digest}"
+            for name in (
+                "/internal/app",
+                "//internal/app",
+                "internal//app",
+                "internal/app/",
+                "%2finternal/app",
+            )
+            for kind, digest in (("manifests", INTERNAL.digest), ("blobs", min(INTERNAL.blobs)))
+        ),
     ],
 )
 def test_no_spelling_gets_round_a_rule_for_some_repositories(with_a_rule: Site, url: str) -> None:

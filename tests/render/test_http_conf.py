@@ -7,6 +7,7 @@ import os
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from scr_watchd.render.http_conf import Memory, Rendered, fixed, initial, render
 from scr_watchd.render.lists import page_maps
 from tests.nginxes import binaries, nginx_with
 from tests.render.site import catalog_with, serving, site, store_of
-from tests.trees import image
+from tests.trees import digest_of, image
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -100,7 +101,7 @@ def test_the_blocks_of_a_long_list_are_those_that_were_reviewed(monkeypatch: pyt
     lines = text(render(catalog, store="/store")).partition("map $scr_list $scr_items")
     found = "\n".join(
         [line for line in lines[0].splitlines() if "scr_chunk_" in line]
-        + ["".join(lines[1:]).partition("map $scr_rid $scr_is_listed")[0]]
+        + ["".join(lines[1:]).partition("map '' $scr_catalog_open")[0]]
     )
     if os.environ.get("SCR_WATCHD_UPDATE_GOLDEN"):
         (GOLDEN / "blocks.http.conf").write_text(found)
@@ -185,29 +186,33 @@ def test_the_id_is_a_word_that_can_be_a_directory_and_is_what_nginx_answers() ->
     assert re.fullmatch(r"initial-[0-9a-f]{16}", initial().id)
 
 
-def test_an_index_and_its_tag_may_share_a_manifest_with_other_tags() -> None:
-    """A digest is in a map once, however many tags lead to it."""
-    rendered = render(catalog_with([("a", str(tag), b"same") for tag in range(10)]), store="/store")
-    key = sha256(b"same").hexdigest()[:32]
-    assert text(rendered).count(f"'{key}@") == 1
+def test_what_only_a_digest_names_is_in_no_map_and_makes_another_id() -> None:
+    child = Digest(f"sha256:{'c' * 64}")
+    (repository,) = catalog_with([("a", "1", b"index")]).repositories
+    before = render(Catalog((repository,)), store="/store")
+    with_child = replace(repository, manifests={**repository.manifests, child: MediaType.OCI_MANIFEST})
+    after = render(Catalog((with_child,)), store="/store")
+    assert "c" * 32 not in text(after)
+    assert after.id != before.id
 
 
-def test_manifests_whose_digests_begin_alike_are_told_apart() -> None:
-    """Nobody will ever find two; the maps must not depend on it."""
-    alike = {
-        Digest(f"sha256:{'a' * 32}{end * 32}"): media_type
-        for end, media_type in zip("bcde", MediaType, strict=True)
-    }
-    rendered = text(render(Catalog((Repository(RepositoryName("alike"), {}, alike),)), store="/store"))
-    entries = " ".join(f"{_number(media_type)}:{each.hex[32:]}" for each, media_type in alike.items())
-    assert f"'{'a' * 32}@0' '{entries}';\n" in rendered
+def test_what_leaves_is_no_part_of_the_id() -> None:
+    """Replicas agree on what is here to stay, and the end of a grace needs no reload."""
+    catalog = catalog_with([("a", "1", b"one")])
+    (repository,) = catalog.repositories
+    leaving = {Digest(f"sha256:{'c' * 64}"): MediaType.OCI_MANIFEST}
+    gone = Repository(RepositoryName("gone"), {}, {}, leaving=leaving)
+    after = Catalog((replace(repository, leaving=leaving), gone))
+    assert render(after, store="/store").id == render(catalog, store="/store").id
 
 
-def _number(media_type: MediaType) -> str:
-    (found,) = re.findall(
+@pytest.mark.parametrize("media_type", MediaType)
+def test_a_media_type_has_one_number(media_type: MediaType) -> None:
+    found = re.findall(
         rf"^ +(\d) {re.escape(media_type.value)};$", static("http.conf").decode(), re.MULTILINE
     )
-    return str(found)
+    assert found == [media_type.number]
+    assert f".manifests/{media_type.number}/" in static("server.conf").decode().replace("$scr_type_no", "2")
 
 
 # -- nginx's limits ------------------------------------------------------------------------------------
@@ -365,8 +370,9 @@ def test_nginx_finds_every_name_and_tag_and_nothing_beside_them(
     tmp_path_factory: pytest.TempPathFactory, program: object, tree: Mapping[str, list[str]]
 ) -> None:
     entries = entries_of(tree)
-    store = store_of(tmp_path_factory.mktemp("store"), CONTENTS)
     catalog = catalog_with([(*key, content) for key, content in entries.items()])
+    by_digest = {digest_of(content): content for content in CONTENTS}
+    store = store_of(tmp_path_factory.mktemp("store"), catalog, by_digest)
     assert callable(program)
     with serving(catalog, store=store, program=str(program()), http="include http.conf;") as running:
         for (name, tag), content in entries.items():

@@ -1,6 +1,7 @@
 """What clients are answered, as DESIGN's HTTP contract has it, by a real nginx: once with nothing around
 the registry, once in a site whose own settings would spoil it and whose `map` comes before ours."""
 
+import json
 import os
 import re
 import time
@@ -34,7 +35,6 @@ from tests.render.site import (
     Site,
     catalog_with,
     exchange,
-    manifest_path,
     serving,
     site,
     store_of,
@@ -42,6 +42,7 @@ from tests.render.site import (
 )
 from tests.trees import (
     DOCKER_LIST,
+    DOCKER_MANIFEST,
     OCI_INDEX,
     Built,
     digest_of,
@@ -204,9 +205,6 @@ def test_half_a_digest_is_no_digest(registry: Site, digest_end: str) -> None:
 def test_digests_that_begin_alike_are_told_apart(tmp_path: Path, program: str) -> None:
     """Nobody will ever find two, so their files are forged."""
     mine, also_mine, other = (Digest(f"sha256:{'a' * 32}{end * 32}") for end in "bcd")
-    for digest in (mine, also_mine, other):
-        store_of(tmp_path, [digest.encode()])
-        manifest_path(tmp_path, digest_of(digest.encode())).rename(manifest_path(tmp_path, digest))
     catalog = Catalog(
         (
             Repository(
@@ -217,22 +215,47 @@ def test_digests_that_begin_alike_are_told_apart(tmp_path: Path, program: str) -
             Repository(RepositoryName("other"), {}, {other: MediaType.OCI_MANIFEST}),
         )
     )
-    with serving(catalog, store=tmp_path, program=program) as running:
+    store = store_of(tmp_path, catalog, {each: each.encode() for each in (mine, also_mine, other)})
+    with serving(catalog, store=store, program=program) as running:
         assert running.get(f"/v2/mine/manifests/{mine}").header("Content-Type") == DOCKER_LIST
         assert running.get(f"/v2/mine/manifests/{also_mine}").header("Content-Type") == OCI_INDEX
         assert running.get(f"/v2/mine/manifests/{other}").code == "MANIFEST_UNKNOWN"
         assert running.get(f"/v2/other/manifests/{mine}").code == "MANIFEST_UNKNOWN"
 
 
-def test_what_the_store_has_and_the_catalog_has_not_is_unknown(tmp_path: Path, program: str) -> None:
-    """The store is cleared after the reload: what it still has then must not be served."""
-    stored(make_images(tmp_path / "images", {"gone": {"1": ALPINE}}), tmp_path / "store")
-    catalog = catalog_with([("here", "1", b"")])
-    with serving(catalog, store=tmp_path / "store", program=program) as running:
-        for name in ("gone", "here"):
-            code = "NAME_UNKNOWN" if name == "gone" else "BLOB_UNKNOWN"
-            assert running.get(f"/v2/{name}/blobs/{next(iter(ALPINE.blobs))}").code == code
-            assert running.get(f"/v2/{name}/manifests/{ALPINE.digest}").status == 404
+def test_what_a_digest_names_is_there_before_the_lists_know_of_it(tmp_path: Path, program: str) -> None:
+    """An old worker answers for what a new generation published, and both for what is in its grace."""
+    tree = {"new": {"1": ALPINE, "docker": image("v2s2", media_type=DOCKER_MANIFEST)}}
+    stored(make_images(tmp_path / "images", tree), tmp_path / "store")
+    with serving(catalog_with([("here", "1", b"")]), store=tmp_path / "store", program=program) as running:
+        for built in tree["new"].values():
+            for digest, raw in built.manifests.items():
+                answer = running.get(f"/v2/new/manifests/{digest}")
+                assert (answer.status, answer.body) == (200, raw)
+                assert answer.header("Content-Type") == json.loads(raw)["mediaType"]
+            for digest, content in built.blobs.items():
+                assert running.get(f"/v2/new/blobs/{digest}").body == content
+        for path in ("manifests/1", f"manifests/{NO_BLOB}"):
+            assert running.get(f"/v2/new/{path}").code == "MANIFEST_UNKNOWN"
+        assert running.get(f"/v2/new/blobs/{NO_BLOB}").code == "BLOB_UNKNOWN"
+        assert running.get("/v2/new/tags/list").status == 404
+        assert running.get("/v2/_catalog").json() == {"repositories": ["here"]}
+
+
+def test_what_one_repository_has_another_has_not(tmp_path: Path, program: str) -> None:
+    stored(make_images(tmp_path / "images", {"one": {"1": ALPINE}}), tmp_path / "store")
+    with serving(catalog_with([("here", "1", b"")]), store=tmp_path / "store", program=program) as running:
+        blob = next(iter(ALPINE.blobs))
+        for name, codes in (("here", ("MANIFEST_UNKNOWN", "BLOB_UNKNOWN")), ("none", ("NAME_UNKNOWN",) * 2)):
+            answers = (
+                running.get(f"/v2/{name}/manifests/{ALPINE.digest}"),
+                running.get(f"/v2/{name}/blobs/{blob}"),
+            )
+            assert tuple((answer.status, answer.code) for answer in answers) == tuple(
+                (404, code) for code in codes
+            )
+        assert running.get(f"/v2/one/blobs/{ALPINE.digest}").code == "BLOB_UNKNOWN", "it is a manifest"
+        assert running.get(f"/v2/one/manifests/{blob}").code == "MANIFEST_UNKNOWN", "it is a blob"
 
 
 # -- conditions ------------------------------------------------------------------------------------
@@ -375,13 +398,13 @@ WIDE_TAGS = [f"release-{number:010d}" for number in range(300)]
 MANY_NAMES = [f"group-{number % 50}/project-{number}" for number in range(3000)]
 SPELLINGS = ["".join(each) for each in product(*((c, c.upper()) for c in "letter"), ["-of-a-tag"])]
 CONTENTS = [f"manifest {number}".encode() for number in range(7)]
+BY_DIGEST = {digest_of(content): content for content in CONTENTS}
 
 
 @pytest.fixture(scope="module")
 def large(
     tmp_path_factory: pytest.TempPathFactory, program: str, surroundings: tuple[str, str]
 ) -> Iterator[Site]:
-    store = store_of(tmp_path_factory.mktemp("large"), CONTENTS)
     catalog = catalog_with(
         [
             *(("many", tag, CONTENTS[int(tag) % 7]) for tag in MANY_TAGS),
@@ -391,6 +414,7 @@ def large(
         ]
     )
     http, server = surroundings
+    store = store_of(tmp_path_factory.mktemp("large"), catalog, BY_DIGEST)
     with serving(catalog, store=store, program=program, http=http, server=server) as running:
         yield running
 

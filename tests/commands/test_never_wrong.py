@@ -267,6 +267,21 @@ def test_accept_lets_go_of_what_vanished(started: Host) -> None:
         assert all_are_there(started)
 
 
+def test_while_removals_are_held_the_store_is_tidied_elsewhere(started: Host) -> None:
+    write_image(started.images / "other:1", image("before"))
+    with twelve(started, "--grace-seconds", "0") as process:
+        with asleep(process):
+            for name in TWELVE:
+                remove(started.images / name)
+        process.says("12 images vanished at once")
+        remove(started.images / "other:1")
+        write_image(started.images / "other:1", image("after"))
+        blobs = {digest[7:] for digest in image("after").blobs}
+        stored = started.state / "store" / "other" / ".blobs" / "sha256"
+        until(lambda: {path.name for path in stored.iterdir()}, lambda found: found == blobs)
+        assert all_are_there(started)
+
+
 def test_a_hold_ends_after_its_time(started: Host) -> None:
     with twelve(started, "--hold-seconds", "1") as process:
         empty(started, process)

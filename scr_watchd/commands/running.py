@@ -124,7 +124,7 @@ def build(
             root=settings.root,
             state=settings.state,
             store=None if settings.store == "auto" else Path(settings.store),
-            server_root=settings.server_root or None,
+            server_root=None if own_nginx else settings.server_root or None,
             ours=lasting.locks,
         )
         place.check_can_be_told(chosen)

@@ -42,12 +42,15 @@ Ctrl-C or SIGTERM ends it and its nginx.
 """
 
 _PORTS = (5000, 5001)
-# settings for an nginx of somebody else
-_OTHERS = ("reload", "nginx_config", "nginx_pid_file", "nginx_user", "server_root", "confirm")
+# what concerns an nginx of somebody else, and means nothing to ours
+_OTHERS = {
+    "server_root", "hold_seconds", "nginx_config", "nginx_pid_file", "nginx_user", "reload", "reload_command",
+    "confirm", "confirm_host", "confirm_ca_file", "confirm_credentials_file",
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
-    names = [name for name in NAMES if not name.startswith(_OTHERS)]
+    names = [name for name in NAMES if name not in _OTHERS]
     made = options.parser("serve", _ABOUT, names)
     made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree, like --root")
     made.add_argument(

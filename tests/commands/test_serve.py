@@ -301,6 +301,24 @@ def test_only_its_own_files_appear_in_the_root(images: Path) -> None:
         assert (images / ".scr-watchd" / ".gitignore").read_text() == "*\n"
 
 
+def test_where_another_nginx_has_the_images_means_nothing_to_ours(images: Path) -> None:
+    """Links are symbolic here, and hold the path of the images."""
+    elsewhere = Path("/dev/shm")
+    if elsewhere.stat().st_dev == images.stat().st_dev:
+        pytest.skip("/dev/shm is no mount of its own here")
+    built, address = image("first"), f"127.0.0.1:{free_port()}"
+    write_image(images / "app:1", built)
+    store = elsewhere / f"scr-watchd-test-{os.getpid()}"
+    arguments = ("-l", address, "--store", store)
+    try:
+        with daemon("serve", images, *arguments, SCR_WATCHD_SERVER_ROOT="/nowhere") as process:
+            process.says(r"^app:1 is there")
+            for digest, content in built.blobs.items():
+                assert ask(address, f"/v2/app/blobs/{digest}").body == content
+    finally:
+        shutil.rmtree(store)
+
+
 def _status(address: str) -> int:
     try:
         return ask(address, "/v2/").status

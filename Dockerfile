@@ -1,4 +1,4 @@
-# scr-watchd in a container. README.md, "In containers", has the lines to run it with.
+# scr-watchd in a container. docs/containers.md has the lines to run it with.
 #
 #     docker build -t scr-watchd .                              with an nginx of its own
 #     docker build -t scr-watchd:sidecar --target sidecar .     beside a container with nginx

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import subprocess
 import sys
 from functools import cache
@@ -10,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parent.parent
+from tests.documents import HOUSE, block, text
+
+BUILD = block("docs/service.md", "The Debian package", "build.sh").split()
+"""The documented command for the package; that for the wheelhouse has another last word."""
 
 
 def build(what: str, directory: Path, **environment: str) -> Path:
     """Build ``what`` (deb or wheelhouse) into ``directory``, for the Python of this Debian."""
-    command = ["sh", "systemd/package/build.sh", what]
-    assert " ".join(command) in (HOUSE / "README.md").read_text(), "README.md has another command"
+    command = [*BUILD[:-1], what]
+    assert " ".join(command) in text("docs/service.md"), "docs/service.md has another command"
     result = subprocess.run(
         [*command, str(directory)],
         cwd=HOUSE,
@@ -52,10 +54,3 @@ def _python() -> str:
     )
     same = debian.stdout.split() == [str(number) for number in sys.version_info[:2]]
     return sys.executable if same else "/usr/bin/python3"
-
-
-def readme_block(first: str) -> str:
-    """The lines of the block of README.md whose first line has ``first``."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (HOUSE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = (block for block in blocks if first in block.partition("\n")[0])
-    return str(found)

@@ -65,7 +65,8 @@ def by_process_table() -> Process:
         case []:
             seen = "no process is an nginx master"
             if os.getpid() == 1:  # alone in our process namespace, as a container ordinarily is
-                seen += "; this container sees its own processes only: have it share nginx's, see README.md"
+                seen += "; this container sees its own processes only: have it share nginx's, see "
+                seen += "docs/containers.md"
             raise NotRunningError(f"nginx does not run ({seen})")
         case _:
             numbers = ", ".join(map(str, masters))

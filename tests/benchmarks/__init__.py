@@ -1,1 +1,1 @@
-"""Measures what README.md promises, side by side with what people would use instead."""
+"""Measures what docs/performance.md promises, side by side with what people would use instead."""

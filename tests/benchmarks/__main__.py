@@ -17,6 +17,7 @@ from tests.benchmarks.mirrors import Mirror
 from tests.benchmarks.quick import quick, record
 from tests.benchmarks.serving import measure_serving
 from tests.benchmarks.trees import make_heavy, make_tree
+from tests.documents import HOUSE
 
 HERE = Path(__file__).parent
 SIZES = (10, 100, 1_000, 10_000, 100_000)
@@ -51,8 +52,8 @@ def main() -> None:
             for tags in arguments.sizes:
                 everything(book, directory, tags, arguments.figures)
                 write(book, arguments.output)  # after each size: what was measured is not lost
-            if arguments.readme:
-                report.into_readme(HERE.parent.parent / "README.md", report.targets(book))
+            if arguments.table:
+                report.into_page(HOUSE / "docs" / "performance.md", report.targets(book))
             say(f"{report.targets(book)}\nwritten to {arguments.output}")
 
 
@@ -116,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--directory", type=Path, help="where to make the trees: a disk, not a tmpfs")
     made.add_argument("--output", type=Path, default=HERE / "results", help="where to write the results")
-    made.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    made.add_argument("--table", action="store_true", help="write the table into docs/performance.md too")
     return made
 
 

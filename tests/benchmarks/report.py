@@ -1,11 +1,11 @@
-"""Writes what was measured: a table of every figure, and README.md's table of the targets."""
+"""Writes what was measured: a table of every figure, and the targets' table of docs/performance.md."""
 
 from pathlib import Path
 
 from tests.benchmarks.book import KINDS, TARGETS, Book, Limit
 from tests.benchmarks.measure import Sample
 
-BEGIN = "<!-- benchmarks: written by python -m tests.benchmarks --readme -->"
+BEGIN = "<!-- benchmarks: written by python -m tests.benchmarks --table -->"
 END = "<!-- end of benchmarks -->"
 
 
@@ -38,13 +38,13 @@ def targets(book: Book) -> str:
     return "\n".join(lines) + "\n"
 
 
-def into_readme(readme: Path, table: str) -> None:
-    """Put ``table`` between the markers of README.md."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
+def into_page(page: Path, table: str) -> None:
+    """Put ``table`` between the markers of ``page``."""
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
-    assert begin, f"{readme} has lost its first marker"
-    assert end, f"{readme} has lost its last marker"
-    readme.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+    assert begin, f"{page} has lost its first marker"
+    assert end, f"{page} has lost its last marker"
+    page.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
 
 
 def _wanted(limit: Limit) -> str:

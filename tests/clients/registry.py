@@ -1,8 +1,8 @@
 """What the clients pull from: a site with an nginx of an operator, in a network of its own.
 
 127.0.0.1:5000 is plain HTTP, as in the quick start; https://registry.test has a certificate of a private
-CA; https://private.test asks for a password too; http://hub.test is docker.io for docker, as README.md has
-it. All serve the same tree.
+CA; https://private.test asks for a password too; http://hub.test is docker.io for docker, as docs/clients.md
+has it. All serve the same tree.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 from scr_watchd.publish.nginx import inspect, temp_paths, user_directive
 from tests.clients.real_images import Workshop, skopeo
 from tests.daemons import daemon, public_directory
+from tests.documents import block
 from tests.engines import run
 from tests.http import ask
 from tests.networks import ADDRESS, network
@@ -24,7 +25,6 @@ from tests.nginxes import require
 from tests.trees import Built, descriptor, digest_of, write_image
 from tests.waiting import until
 
-README = Path(__file__).parent.parent.parent / "README.md"
 PLAIN, TLS, PRIVATE, FOR_DOCKER = "127.0.0.1:5000", "registry.test", "private.test", "hub.test"
 USER, PASSWORD = "reader", "se:cret"
 HUB = "docker.io"
@@ -125,8 +125,9 @@ http {{
 
 
 def _rewrite() -> str:
-    """README.md's line for a server that is docker.io to docker."""
-    (line,) = re.findall(r"^ *(rewrite .*;)$", README.read_text(), re.MULTILINE)
+    """docs/clients.md's line for a server that is docker.io to docker."""
+    server = block("docs/clients.md", "A mirror for other registries", "rewrite")
+    (line,) = re.findall(r"^ *(rewrite .*;)$", server, re.MULTILINE)
     return str(line)
 
 

@@ -1,4 +1,4 @@
-"""Every container client against every way an image can be served: README.md's table of clients.
+"""Every container client against every way an image can be served: the table of docs/clients.md.
 
     .venv/bin/python -m pytest -m clients tests/clients/test_matrix.py                     compares the table
     WRITE_TABLE=1 .venv/bin/python -m pytest -m clients tests/clients/test_matrix.py       writes it
@@ -28,17 +28,18 @@ from tests.clients.registry import (
     PASSWORD,
     PLAIN,
     PRIVATE,
-    README,
     SINGLE,
     TLS,
     USER,
     Registry,
     artifact,
 )
+from tests.documents import HOUSE
 from tests.engines import containerd, dockerd, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
+PAGE = HOUSE / "docs" / "clients.md"
 CLIENTS = ("docker", "containerd", "podman", "buildah", "skopeo")
 COLUMNS = ("Docker v2s2", "OCI", "multi-arch", "artifact", "by digest", "mirror", "private CA", "password")
 
@@ -166,7 +167,7 @@ BEGIN, END = "<!-- clients: written by tests/clients/test_matrix.py -->", "<!-- 
 
 
 def table() -> str:
-    """README's table of what was pulled, with the versions of the clients here."""
+    """The table of what was pulled, with the versions of the clients here."""
     rows = [["", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
     for client in CLIENTS:
         cells = ["yes" if (client, column) in ran else "no" for column in COLUMNS]
@@ -178,14 +179,14 @@ def without_versions(text: str) -> str:
     return re.sub(r"(?m)^\| (\w+) [\d.]+ ", r"| \1 ", text)
 
 
-def test_the_table_in_the_readme_says_what_was_pulled() -> None:
+def test_the_table_of_the_page_says_what_was_pulled() -> None:
     if {client for client, _ in ran} != set(CLIENTS) or {column for _, column in ran} != set(COLUMNS):
         pytest.skip("only a part of the table was pulled")
-    before, begin, rest = README.read_text().partition(f"{BEGIN}\n")
+    before, begin, rest = PAGE.read_text().partition(f"{BEGIN}\n")
     told, end, after = rest.partition(f"\n{END}")
-    assert begin, "README.md has no place for the table"
+    assert begin, f"{PAGE} has no place for the table"
     assert end
     if os.environ.get("WRITE_TABLE"):
-        README.write_text(f"{before}{begin}\n{table()}\n{end}{after}")
+        PAGE.write_text(f"{before}{begin}\n{table()}\n{end}{after}")
         return
     assert without_versions(told.strip()) == without_versions(table())

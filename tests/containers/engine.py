@@ -62,7 +62,7 @@ class Engine:
         return self.run("docker", *arguments).stdout.strip()
 
     def shell(self, lines: str, directory: Path, **environment: str) -> str:
-        """Run lines of README.md in ``directory``; return what they printed."""
+        """Run lines of a page in ``directory``; return what they printed."""
         script = f"cd '{directory}'\n{lines}"
         settings = [f"{name}={value}" for name, value in environment.items()]
         return self.run("env", *settings, "sh", "-euc", script).stdout

@@ -1,4 +1,4 @@
-"""Dockerfile, and the lines of README.md, "In containers", with a real dockerd and real pulls."""
+"""Dockerfile, and the lines of docs/containers.md, with a real dockerd and real pulls."""
 
 import json
 import os
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from operator import eq
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -18,14 +17,15 @@ from tests.clients.real_images import Workshop, skopeo
 from tests.containers import base, pods
 from tests.containers.engine import Engine, engine, place
 from tests.daemons import public_directory
+from tests.documents import HOUSE, block, text
 from tests.nginxes import require
 from tests.trees import image, write_image
 from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-HOUSE = Path(__file__).parent.parent.parent
-README = (HOUSE / "README.md").read_text()
+PAGE = text("docs/containers.md")
+RUN = block("docs/containers.md", "In containers", "-p 127.0.0.1:5000:80 -v")
 SOON = 20.0
 
 
@@ -45,7 +45,7 @@ def yard(request: pytest.FixtureRequest) -> Iterator[Yard]:
         with engine(directory, network=False) as building:
             tarball = base.tarball(request.config.cache.mkdir("base-image"))
             building.docker("import", tarball, base.NAME)
-            for line in re.findall(r"^docker build .*$", README, re.MULTILINE):
+            for line in block("docs/containers.md", "In containers", "docker build").splitlines():
                 # its own network has no internet, and needs none
                 building.shell(line.replace("docker build", "docker build --network=host"), HOUSE)
             for name, target in (("nginx", "default"), ("nginxinc/nginx-unprivileged", "unprivileged")):
@@ -64,7 +64,7 @@ def yard(request: pytest.FixtureRequest) -> Iterator[Yard]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory with an empty directory of images; `images` is what README.md calls it."""
+    """A directory with an empty directory of images; `images` is what the page calls it."""
     with public_directory() as made:
         (made / "images").mkdir()
         yield made
@@ -75,13 +75,6 @@ def docker(yard: Yard, directory: Path) -> Iterator[Engine]:
     """Without a container left, before ``directory`` is removed below one that writes there."""
     yield yard.engine
     yard.engine.remove_everything()
-
-
-def lines_with(text: str) -> str:
-    """The lines of README.md's block that has ``text``, as they are written there."""
-    blocks: list[str] = re.findall(r"^ *```sh\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
-    (block,) = [dedent(each) for each in blocks if text in each]
-    return block
 
 
 def copy(source: str, target: Path) -> str:
@@ -117,7 +110,7 @@ def stop(docker: Engine, container: str) -> None:
 
 
 def test_the_quick_start_serves_what_is_dropped_in(docker: Engine, yard: Yard, directory: Path) -> None:
-    docker.shell(lines_with("-p 127.0.0.1:5000:80 -v"), directory)
+    docker.shell(RUN, directory)
     digest = copy(yard.first, directory / "images/alpine:3.20")
     assert pull(docker, "127.0.0.1:5000/alpine:3.20") == digest
     digest = copy(yard.second, directory / "images/other:1")
@@ -130,7 +123,11 @@ def test_the_quick_start_serves_what_is_dropped_in(docker: Engine, yard: Yard, d
 
 def test_it_takes_the_place_of_the_original_image(docker: Engine, yard: Yard, directory: Path) -> None:
     """The original's own line, with the name of our image: nothing is writable but two tmpfs."""
-    line = lines_with("--name static-oci-registry").replace("docker run", "docker run -d").replace("--rm", "")
+    line = (
+        block("docs/containers.md", "In containers", "--name static-oci-registry")
+        .replace("docker run", "docker run -d")
+        .replace("--rm", "")
+    )
     digest = copy(yard.first, directory / "images/app/1")
     docker.shell(line.replace("/absolute/path/to/images", f"{directory}/images"), directory)
     assert pull(docker, "127.0.0.1/app:1") == digest
@@ -139,13 +136,13 @@ def test_it_takes_the_place_of_the_original_image(docker: Engine, yard: Yard, di
     assert sorted(path.name for path in (directory / "images").iterdir()) == ["app", "more:1"]
     assert status(docker, "static-oci-registry")["running"]
     stop(docker, "static-oci-registry")
-    docker.shell(lines_with("generate --server-root /srv/images /var/lib/images"), directory)
+    docker.shell(block("docs/containers.md", "In containers", "generate --server-root"), directory)
     assert "/srv/images/app/1/" in (directory / "registry.conf").read_text()
 
 
 def test_any_user_will_do_without_a_capability(docker: Engine, yard: Yard, directory: Path) -> None:
     os.chown(directory / "images", 1000, 1000)
-    docker.shell(lines_with("--user 1000:1000"), directory)
+    docker.shell(block("docs/containers.md", "In containers", "--user 1000:1000"), directory)
     digest = copy(yard.first, directory / "images/app:1")
     assert pull(docker, "127.0.0.1:5000/app:1") == digest
     assert docker.docker("exec", "registry", "id", "-u") == "1000"
@@ -206,20 +203,24 @@ def test_it_stops_in_time_with_a_download_under_way(docker: Engine, yard: Yard, 
 
 # -- beside an nginx of another container ------------------------------------------------------------
 
+ALL_IN_ONE = block("docs/containers.md", "Beside an nginx image", "--profile all-in-one")
+SIDECAR = block("docs/containers.md", "Beside an nginx image", "--profile sidecar")
+SCRIPT = block("docs/containers.md", "Beside an nginx image", "--profile script")
+
 
 @pytest.mark.parametrize(
-    ("profile", "container"),
+    ("lines", "container"),
     [
-        pytest.param("all-in-one", "registry", id="an nginx of its own"),
-        pytest.param("sidecar", "scr-watchd", id="scr-watchd reloads nginx"),
-        pytest.param("script", "scr-watchd-asking", id="nginx reloads itself"),
+        pytest.param(ALL_IN_ONE, "registry", id="an nginx of its own"),
+        pytest.param(SIDECAR, "scr-watchd", id="scr-watchd reloads nginx"),
+        pytest.param(SCRIPT, "scr-watchd-asking", id="nginx reloads itself"),
     ],
 )
 def test_the_compose_file_runs(
-    docker: Engine, yard: Yard, directory: Path, profile: str, container: str
+    docker: Engine, yard: Yard, directory: Path, lines: str, container: str
 ) -> None:
     (directory / "config").symlink_to(HOUSE / "config")
-    line = lines_with(f"--profile {profile} up -d").replace("docker compose", compose(docker))
+    line = lines.replace("docker compose", compose(docker))
     docker.shell(line, directory)
     (name,) = docker.docker("ps", "--format", "{{.Names}}", "--filter", f"name={container}[-_]").split()
     for source, tag in ((yard.first, "app:1"), (yard.second, "other:1"), (yard.second, "app:1")):
@@ -264,7 +265,7 @@ def test_another_user_may_not_signal_nginx_and_is_told_what_to_do(docker: Engine
     write_image(directory / "images/app:1", image("first"))
     beside(docker, directory, "--pid=container:nginx", "--user=1000:1000")
     docker.says("sidecar", "user 1000 may not signal nginx (process 1 of user 0): run scr-watchd as user 0")
-    for words in re.findall(r"> (user 1000 may not .*)", README):
+    for words in re.findall(r"> (user 1000 may not .*)", PAGE):
         docker.says("sidecar", words)
 
 
@@ -346,7 +347,9 @@ def test_docker_in_docker_and_containerd_pull_by_a_name(
 ) -> None:
     """A dockerd in a container made of this machine's programs, and the hosts.toml for kind's nodes."""
     digest = copy(yard.first, directory / "images/alpine:3.20")
-    network, registry, inner, pull_line = lines_with("docker:dind").splitlines()
+    network, registry, inner, pull_line = block(
+        "docs/containers.md", "From kind, docker in docker and Docker Desktop", "docker:dind"
+    ).splitlines()
     docker.shell(f"{network}\n{registry}", directory)
     options = ["--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined"]
     for mount in ("/usr:/usr:ro", "/etc/alternatives:/etc/alternatives:ro", "/sys/fs/cgroup:/sys/fs/cgroup"):
@@ -358,7 +361,8 @@ def test_docker_in_docker_and_containerd_pull_by_a_name(
     docker.says("dind", "API listen on")
     assert digest in docker.shell(pull_line, directory)
 
-    (hosts,) = re.findall(r"^ *(\[host\.\S+registry:80\S+)$", README, re.MULTILINE)
+    for_kind = block("docs/containers.md", "From kind, docker in docker and Docker Desktop", "kind get nodes")
+    (hosts,) = re.findall(r"^(\[host\.\S+registry:80\S+)$", for_kind, re.MULTILINE)
     address = docker.inspect("registry", "NetworkSettings.Networks")["lab"]["IPAddress"]
     known = directory / "certs.d/localhost:5000"
     known.mkdir(parents=True)
@@ -374,13 +378,13 @@ def test_docker_in_docker_and_containerd_pull_by_a_name(
 # -- figures -----------------------------------------------------------------------------------------
 
 
-def test_the_figures_of_the_readme_are_printed_by_its_commands(
+def test_the_figures_are_printed_by_the_documented_commands(
     docker: Engine, yard: Yard, directory: Path
 ) -> None:
     copy(yard.first, directory / "images/app:1")
-    docker.shell(lines_with("-p 127.0.0.1:5000:80 -v"), directory)
+    docker.shell(RUN, directory)
     docker.says("registry", "app:1 is there")
-    commands = lines_with("docker top registry")
+    commands = block("docs/performance.md", "Containers")
     said = docker.shell(commands, directory)
     docker.docker("rm", "-f", "registry")
     beside(docker, directory, "--pid=container:nginx")

@@ -78,7 +78,7 @@ def test_pulls_see_no_difference_while_everything_changes(tmp_path: Path) -> Non
 
 
 def test_with_symbolic_links_only_the_tag_that_is_copied_anew_has_gaps(tmp_path: Path) -> None:
-    """What README says that it costs; other tags do not pay, and nobody gets wrong bytes."""
+    """What docs/operations.md says that it costs; other tags do not pay, and nobody gets wrong bytes."""
     if not Path("/dev/shm").is_dir():
         pytest.skip("there is no /dev/shm, another file system to put the store on")
     with TemporaryDirectory(dir="/dev/shm", prefix="scrtest") as store:

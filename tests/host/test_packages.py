@@ -8,9 +8,10 @@ import pytest
 
 from scr_watchd.cli import COMMANDS
 from scr_watchd.settings import NAMES
+from tests.documents import block
 from tests.host.hosts import IMAGES, OTHER, mirror_host, pulls, until_status
 from tests.nginxes import require
-from tests.packages import build, built_deb, readme_block
+from tests.packages import build, built_deb
 
 pytestmark = pytest.mark.slow
 
@@ -98,12 +99,12 @@ def test_zsh_and_fish_complete_too(tree: Path) -> None:
 
 
 @pytest.mark.systemd
-def test_the_wheelhouse_installs_without_network_by_the_commands_of_the_readme(tmp_path: Path) -> None:
+def test_the_wheelhouse_installs_without_network_by_the_documented_commands(tmp_path: Path) -> None:
     archive = build("wheelhouse", tmp_path)
     with mirror_host() as machine:
         machine.write(f"/root/{archive.name}", archive.read_bytes())
         with machine.asking(OTHER):
-            machine.sh(f"cd /root\n{readme_block('tar -xzf scr-watchd-')}")
+            machine.sh("cd /root\n" + block("docs/service.md", "Any other Linux"))
             until_status(machine, "^serving 0 images")
             machine.sh(f"cp -r /srv/images/a {IMAGES}/a:1")
             machine.run("scr-watchd", "wait", "a:1")

@@ -1,4 +1,4 @@
-"""README.md's recipes, run as they stand there, on a machine with a real systemd, nginx and disks.
+"""The recipes of docs/recipes.md, run as they stand there, on a machine with a real systemd, nginx and disks.
 
 Each begins with a host that serves images, and a client asks for all of them from beginning to end.
 """
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import block
 from tests.endurance.hosts import image_of, layer
 from tests.host.hosts import IMAGES, SECONDS, STATE, mirror_host, pulls, registry, until_status
 from tests.machines import Machine
 from tests.nginxes import require
-from tests.packages import built_deb, readme_block
+from tests.packages import built_deb
 from tests.trees import Built, image
 from tests.waiting import until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
 
-README = Path(__file__).parent.parent.parent / "README.md"
 DISK = "/mnt/disk"
 STAYS = {"a:1": "a", "b:1": "b"}
 """What is published before a recipe begins and must be there all the while, and the seed of each."""
@@ -42,12 +42,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def install(machine: Machine) -> None:
-    machine.sh("cd /root\n" + readme_block("dpkg -i"))
-
-
-def recipe(first: str) -> str:
-    """The lines of README.md that begin with a line that has ``first``."""
-    return readme_block(first)
+    machine.sh("cd /root\n" + block("docs/service.md", "The Debian package", "dpkg -i"))
 
 
 def addresses(name: str, built: Built, *, by_digest: bool = False) -> list[str]:
@@ -90,7 +85,9 @@ def used(machine: Machine, path: str) -> int:
 def test_all_of_it_moves_to_another_disk(host: Machine) -> None:
     before = generation(host)
     with served(host):
-        host.sh(recipe("rsync -aH /var/lib/scr-watchd/ /mnt/disk/"))
+        host.sh(
+            block("docs/recipes.md", "All of it to another disk", "rsync -aH /var/lib/scr-watchd/ /mnt/disk/")
+        )
         until_status(host, "^serving 2 images")
         assert generation(host) == before
         drop(host, "new:1")
@@ -99,19 +96,27 @@ def test_all_of_it_moves_to_another_disk(host: Machine) -> None:
     assert host.sh(f"ls {DISK}/images").split() == ["a:1", "b:1", "new:1"]
     host.sh("mkdir -p /mnt/below && mount --bind / /mnt/below && touch /mnt/below/var/lib/scr-watchd/old")
     with served(host):
-        host.sh(recipe("mount --bind / /mnt/old"))
+        host.sh(block("docs/recipes.md", "All of it to another disk", "mount --bind / /mnt/old"))
     assert host.sh("ls /mnt/below/var/lib/scr-watchd").split() == []
     assert pulls(host, "new:1")
 
 
 def test_only_the_images_move_to_another_disk(host: Machine) -> None:
     with served(host):
-        host.sh(recipe("/var/lib/scr-watchd/images/ /mnt/disk/images/"))
+        host.sh(
+            block(
+                "docs/recipes.md",
+                "Only the images to another disk",
+                "/var/lib/scr-watchd/images/ /mnt/disk/images/",
+            )
+        )
         until(
             lambda: told(host)["store"], lambda it: it == f"{DISK}/images/.scr-watchd/store", seconds=SECONDS
         )
         assert told(host)["links"] == "hard"
-        host.sh(recipe("rm -r /var/lib/scr-watchd/images"))
+        host.sh(
+            block("docs/recipes.md", "Only the images to another disk", "rm -r /var/lib/scr-watchd/images")
+        )
         drop(host, "new:1", root=f"{DISK}/images")
         host.sh("systemctl restart scr-watchd")
         until_status(host, "^serving 3 images")
@@ -120,7 +125,9 @@ def test_only_the_images_move_to_another_disk(host: Machine) -> None:
 
 def test_images_that_a_group_may_exchange_move_too_with_symbolic_links(host: Machine) -> None:
     """And the store gives the bytes back that only it still has: the old disk was too small, perhaps."""
-    with_group = recipe("/var/lib/scr-watchd/images/ /mnt/disk/images/").replace("chmod +t", "ls")
+    with_group = block(
+        "docs/recipes.md", "Only the images to another disk", "/var/lib/scr-watchd/images/ /mnt/disk/images/"
+    ).replace("chmod +t", "ls")
     with served(host):
         host.sh(with_group)
         until(lambda: str(told(host)["links"]), lambda it: it.startswith("symbolic"), seconds=SECONDS)
@@ -134,7 +141,9 @@ def test_images_that_a_group_may_exchange_move_too_with_symbolic_links(host: Mac
 
 def test_what_was_forgotten_in_a_move_stays_until_it_is_copied_or_accepted(host: Machine) -> None:
     add_tags(host, 10)
-    move = recipe("/var/lib/scr-watchd/images/ /mnt/disk/images/").splitlines()
+    move = block(
+        "docs/recipes.md", "Only the images to another disk", "/var/lib/scr-watchd/images/ /mnt/disk/images/"
+    ).splitlines()
     with served(host):
         host.sh(f"mkdir {DISK}/images; cp -r {IMAGES}/a:1 {IMAGES}/b:1 {DISK}/images")
         host.sh("\n".join(move[1:]))
@@ -157,14 +166,14 @@ def test_a_backup_of_the_tree_makes_an_empty_host_serve_the_same(host: Machine) 
         host.sh(f"ln -s a:1 {IMAGES}/a:latest")
         until(lambda: pulls(host, "a:latest"), seconds=SECONDS)
         before = generation(host)
-        host.sh(recipe("--exclude .scr-watchd -cf"))
+        host.sh(block("docs/recipes.md", "Backup", "--exclude .scr-watchd -cf"))
         assert ".scr-watchd" not in host.sh(f"tar -tf {DISK}/images.tar")
     host.sh(
         f"dpkg --purge scr-watchd; find {STATE} -mindepth 1 -delete; rm /etc/nginx/conf.d/scr-watchd.conf"
     )
     install(host)
     until_status(host, "^serving 0 images")
-    host.sh(recipe("-xf /mnt/disk/images.tar"))
+    host.sh(block("docs/recipes.md", "Backup", "-xf /mnt/disk/images.tar"))
     until(lambda: generation(host), lambda it: it == before, seconds=SECONDS)
     assert all(pulls(host, name) for name in (*STAYS, "a:latest"))
     assert told(host)["links"] == "hard"
@@ -206,13 +215,15 @@ def test_the_newest_tags_stay_and_the_others_give_their_disk_back(host: Machine)
     until(lambda: told(host)["images"], lambda count: count == 17, seconds=SECONDS)
     gone, before = made[1], used(host, STATE)
     with served(host):
-        host.write("/etc/cron.daily/registry-tags", recipe("#!/bin/sh"))
+        host.write(
+            "/etc/cron.daily/registry-tags", block("docs/recipes.md", "Only the newest tags", "#!/bin/sh")
+        )
         host.sh("chmod +x /etc/cron.daily/registry-tags; /etc/cron.daily/registry-tags")
         until(lambda: tags(host, "app"), lambda left: left == list(range(5, 15)), seconds=SECONDS)
         with host.asking(80, *addresses("app:2", gone, by_digest=True), host="registry.example.com"):
             until(lambda: told(host)["only_stored_bytes"], lambda it: int(str(it)) > 3 * 2**20)
             assert used(host, STATE) > before - 2 * 2**20, "three wait, and one has a digest that stays"
-        host.sh(recipe("scr-watchd prune --now"))
+        host.sh(block("docs/recipes.md", "Only the newest tags", "scr-watchd prune --now"))
         until(lambda: used(host, STATE), lambda now: now < before - 3 * 2**20, seconds=SECONDS)
         until(lambda: registry(host, addresses("app:2", gone)[0])[0], lambda code: code == 404)
     assert pulls(host, f"app@{made[0].digest}")
@@ -222,7 +233,7 @@ def test_the_newest_tags_stay_and_the_others_give_their_disk_back(host: Machine)
 
 def test_most_of_the_tags_go_only_if_somebody_says_so(host: Machine) -> None:
     add_tags(host, 30)
-    host.write("/root/registry-tags", recipe("#!/bin/sh"))
+    host.write("/root/registry-tags", block("docs/recipes.md", "Only the newest tags", "#!/bin/sh"))
     with served(host):
         host.sh("sh /root/registry-tags")
         until_status(host, "of which 20 vanished at once and are held")
@@ -243,7 +254,7 @@ def test_a_mirror_of_a_master_serves_old_or_new_and_nothing_between(host: Machin
     host.write("/etc/rsyncd.conf", "[images]\npath = /srv/master\nuid = root\n")
     host.sh("systemd-run --unit=rsyncd rsync --daemon --no-detach")
     until(lambda: host.run("rsync", "rsync://master/images/", check=False).returncode == 0)
-    fetch = recipe("rsync://master/images/")
+    fetch = block("docs/recipes.md", "From a master, by rsync")
     with served(host):
         host.sh(fetch)
         until(lambda: pulls(host, "app:1") and pulls(host, "gone:1"), seconds=SECONDS)
@@ -265,7 +276,12 @@ def test_a_file_system_without_events_and_with_a_cache_is_polled(host: Machine) 
     )
     mount_remote(host)
     with served(host):
-        host.run("sh", "-euc", "cat >> /etc/scr-watchd/config.toml", content=readme_toml().encode())
+        host.run(
+            "sh",
+            "-euc",
+            "cat >> /etc/scr-watchd/config.toml",
+            content=block("docs/recipes.md", "Images on NFS").encode(),
+        )
         host.sh("systemctl reload scr-watchd")
         until(lambda: told(host)["root"], lambda it: it == "/mnt/images", seconds=SECONDS)
         assert (told(host)["watch_mode"], str(told(host)["links"])[:8]) == ("poll", "symbolic")
@@ -290,8 +306,3 @@ def mount_remote(machine: Machine) -> None:
         "systemd-run", "--unit=remote", require("bindfs"), "-f", "-o", options, "/srv/export", "/mnt/images"
     )
     until(lambda: machine.run("mountpoint", "/mnt/images", check=False).returncode == 0)
-
-
-def readme_toml() -> str:
-    _, _, text = README.read_text().partition("### Images on NFS")
-    return text.partition("```toml\n")[2].partition("```")[0]

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import HOUSE, block, text
 from tests.host.hosts import IMAGES, OTHER, SECONDS, STATE, mirror_host, pulls, registry, status, until_status
 from tests.machines import Machine
-from tests.packages import built_deb, readme_block
+from tests.packages import built_deb
 from tests.trees import image
 from tests.waiting import until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
-
-HOUSE = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def install(machine: Machine) -> None:
 
 @pytest.fixture
 def host(machine: Machine) -> Machine:
-    """The machine with the package and the example site, as README.md has it, and one image."""
+    """The machine with the package and the example site, as docs/service.md has it, and one image."""
     if machine.run("dpkg", "--verify", "scr-watchd", check=False).returncode or not installed(machine):
         install(machine)
     if machine.run("test", "-e", "/etc/nginx/conf.d/scr-watchd.conf", check=False).returncode:
@@ -95,8 +94,8 @@ def settings(machine: Machine, *lines: str) -> Iterator[None]:
 
 
 def test_it_installs_without_network_and_says_what_nginx_lacks(machine: Machine) -> None:
-    """By the commands of README.md, one after another."""
-    package, *site = readme_block("dpkg -i").splitlines()
+    """By the documented commands, one after another."""
+    package, *site = block("docs/service.md", "The Debian package", "dpkg -i").splitlines()
     with machine.asking(OTHER):
         machine.sh(f"cd /root; {package}")
         assert machine.show("scr-watchd", "ActiveState") == "active"
@@ -315,12 +314,12 @@ def test_nginx_that_never_ran_starts_after_it_was_tested(host: Machine) -> None:
     until_status(host, "^serving 1 image")
 
 
-def test_its_exposure_is_at_most_what_the_readme_says(host: Machine) -> None:
+def test_its_exposure_is_at_most_what_is_documented(host: Machine) -> None:
     rated = host.run("systemd-analyze", "security", "--no-pager", "scr-watchd").stdout
     told = re.search(r"exposure level for scr-watchd.service: ([0-9.]+)", rated)
     assert told
     assert float(told[1]) <= 2.5
-    assert f"`{told[1]}`" in (HOUSE / "README.md").read_text()
+    assert f"`{told[1]}`" in text("docs/service.md")
     marked = re.findall(r"^✗ (\S+)", rated, re.MULTILINE)
     assert marked
     unit = (HOUSE / "systemd" / "scr-watchd.service").read_text()

@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import pytest
 
+from tests.documents import block
 from tests.http import Response
 from tests.nginxes import binaries
 from tests.render.site import Site, site
@@ -188,16 +188,14 @@ def test_a_rule_for_a_repository_holds_through_every_mirror(
         assert running.get("/v2/library/busybox/manifests/1?ns=docker.io").status == 200
 
 
-README = Path(__file__).parent.parent.parent / "README.md"
-
-
 @pytest.mark.parametrize("mirrors", [{}, {"docker.io": "docker.io/", "quay.io": "quay/"}])
 @pytest.mark.parametrize("ns", ["", "?ns=docker.io"])
 def test_a_mirror_for_dockers_daemon_is_one_line_more(
     tmp_path_factory: pytest.TempPathFactory, program: str, mirrors: dict[str, str], ns: str
 ) -> None:
     """Docker asks at the root, and names the host only if containerd keeps its images."""
-    (line,) = re.findall(r"^ +(rewrite .*;)$", README.read_text(), re.MULTILINE)
+    server = block("docs/clients.md", "A mirror for other registries", "rewrite")
+    (line,) = re.findall(r"^ +(rewrite .*;)$", server, re.MULTILINE)
     tree = {"docker.io/library/alpine": {"3": ALPINE}, "docker.io/team/app": {"1": HUB}}
     with site(
         tmp_path_factory.mktemp("site"),

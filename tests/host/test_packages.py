@@ -2,13 +2,14 @@
 
 import gzip
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from scr_watchd.cli import COMMANDS
 from scr_watchd.settings import NAMES
-from tests.documents import block
+from tests.documents import block, pages, text
 from tests.host.hosts import IMAGES, OTHER, mirror_host, pulls, until_status
 from tests.nginxes import require
 from tests.packages import build, built_deb
@@ -64,6 +65,16 @@ def test_the_manual_page_is_clean_and_has_every_command_and_setting(tree: Path) 
     run(require("groff"), "-ww", "-man", "-Tutf8", "-z", source)
 
 
+PAGES = ["README.md", *(page for page in pages() if page.startswith("docs/"))]
+
+
+def test_every_page_comes_with_the_package_and_the_manual_names_it(tree: Path) -> None:
+    manual = gzip.decompress((tree / "usr/share/man/man1/scr-watchd.1.gz").read_bytes()).decode()
+    for page in PAGES:
+        assert (tree / "usr/share/doc/scr-watchd" / page).read_text() == text(page)
+        assert page == "README.md" or Path(page).name in manual
+
+
 def completed(tree: Path, *words: str) -> list[str]:
     """What a real bash offers for the last of ``words``."""
     script = """
@@ -101,6 +112,8 @@ def test_zsh_and_fish_complete_too(tree: Path) -> None:
 @pytest.mark.systemd
 def test_the_wheelhouse_installs_without_network_by_the_documented_commands(tmp_path: Path) -> None:
     archive = build("wheelhouse", tmp_path)
+    with tarfile.open(archive) as within:
+        assert set(PAGES) <= {name.partition("/")[2] for name in within.getnames()}
     with mirror_host() as machine:
         machine.write(f"/root/{archive.name}", archive.read_bytes())
         with machine.asking(OTHER):

@@ -351,6 +351,7 @@ def test_docker_in_docker_and_containerd_pull_by_a_name(
         "docs/containers.md", "From kind, docker in docker and Docker Desktop", "docker:dind"
     ).splitlines()
     docker.shell(f"{network}\n{registry}", directory)
+    docker.says("registry", "alpine:3.20 is there")
     options = ["--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined"]
     for mount in ("/usr:/usr:ro", "/etc/alternatives:/etc/alternatives:ro", "/sys/fs/cgroup:/sys/fs/cgroup"):
         options += ["-v", mount]

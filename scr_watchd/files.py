@@ -16,6 +16,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+FileId = tuple[int, int]
+"""Device and inode: what tells a file, for as long as it is there, from every other one."""
+
+
+def file_id(status: os.stat_result) -> FileId:
+    return status.st_dev, status.st_ino
+
+
 class NotRegularError(OSError):
     """What is asked for is there, but is no regular file that may be read whole."""
 

@@ -91,6 +91,7 @@ def _scan(root: Path, settings: Settings, only: str) -> Scan:
         problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(tuple(beginnings))),
         unfinished=scan.unfinished,
         hidden=scan.hidden,
+        root=scan.root,
     )
 
 

@@ -1,6 +1,15 @@
 """Is this a removal, or a disk that is not mounted? Pure: time comes in as a number."""
 
+from scr_watchd.files import FileId
+
 _FEW = 10
+
+
+def is_another(root: FileId, before: FileId) -> bool:
+    """Whether ``root`` is another directory than the one of ``before``, as far as that is known: (0, 0) is
+    no directory, and version 0.1 noted no devices. One inode number alone may be that of another disk."""
+    device, inode = before
+    return inode != 0 and (root[1] != inode or device not in (0, root[0]))
 
 
 def held_since(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from scr_watchd.daemon.guard import is_another
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import (
     Changes,
@@ -27,7 +28,7 @@ from scr_watchd.daemon.outcome import (
 )
 from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import Reader
+from scr_watchd.files import FileId, Reader
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Catalog, Image, Problem
 from scr_watchd.publish import included
@@ -99,7 +100,7 @@ class World:
     untested: str = ""
     """Why the site's configuration could not be tested, if it could not."""
     store: Store | None = None
-    store_inode: int = 0
+    store_root: FileId = (0, 0)
     """The root that the store was opened for."""
     seen: Scan | None = None
     scan: Scan | None = None
@@ -192,7 +193,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
     _learn_reader(world)
     with (world.tally.full_scan if full else world.tally.light_scan).measured():
         scan = world.seen = world.scanner.full() if full else world.scanner.light()
-    store = _store(world)
+    store = _store(world, scan.root)
     current = _current(world)
     if _is_settled(world, store, scan, current):
         if world.confirmed:
@@ -201,7 +202,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
 
     world.scan = None
     world.reached("scan")
-    taken = store.take(scan.images)
+    taken = store.take(scan.images, root=scan.root)
     world.reached("store")
     resolved = _resolve(world, store, scan, taken)
     world.found = _found(resolved, scan, taken, store)
@@ -212,7 +213,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
         mirrors=world.mirrors,
         memory=world.memory,
     )
-    record = _record(world, rendered, resolved)
+    record = _record(world, rendered, resolved, scan.root)
 
     if rendered.id == current and world.generations.repair(current, rendered.files):
         world.confirmed = False  # nginx may have read what was damaged
@@ -287,14 +288,13 @@ def _start_again(world: World) -> str:
     return rendered.id
 
 
-def _store(world: World) -> Store:
+def _store(world: World, root: FileId) -> Store:
     """The store, opened again for another root: where links can be made may be elsewhere then. Not for
     one that may only be the mount point of a disk that is away."""
-    inode = os.stat(world.scanner.root).st_ino
-    known = world.record.root_inode in (0, inode)
-    if world.store is None or (known and world.store_inode != inode):
+    known = not is_another(root, world.record.root)
+    if world.store is None or (known and world.store_root != root):
         world.store = world.open_store(world.first)
-        world.store_inode = inode
+        world.store_root = root
     return world.store
 
 
@@ -354,10 +354,9 @@ def _resolve(
     resolved = resolve(
         scan,
         taken.images,
-        Before(before.catalog, before.leaving, before.held_since, before.root_inode, world.plain),
+        Before(before.catalog, before.leaving, before.held_since, before.root, world.plain),
         stored=store.image,
         policy=policy,
-        root_inode=os.stat(world.scanner.root).st_ino,
         now=now,
     )
     world.plain = resolved.plain
@@ -372,11 +371,10 @@ def _grace(seconds: float, store: Store) -> float:
     return seconds
 
 
-def _record(world: World, rendered: Rendered, resolved: Resolved) -> Record:
-    inode = os.stat(world.scanner.root).st_ino
-    if resolved.held_since is not None:  # not the root as we know it, until somebody says so
-        inode = world.record.root_inode or inode
-    return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, inode)
+def _record(world: World, rendered: Rendered, resolved: Resolved, root: FileId) -> Record:
+    if resolved.held_since is not None and world.record.root != (0, 0):
+        root = world.record.root  # it is not the one that we know, until somebody says so
+    return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root)
 
 
 def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:

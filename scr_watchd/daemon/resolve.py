@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from scr_watchd.daemon.guard import held_since
+from scr_watchd.daemon.guard import held_since, is_another
+from scr_watchd.files import FileId
 from scr_watchd.images.scan import Scan
 from scr_watchd.oci.catalog import (
     Catalog,
@@ -39,7 +40,7 @@ class Before:
     catalog: Catalog
     leaving: Leaving
     held_since: float | None
-    root_inode: int
+    root: FileId
     plain: Mapping[str, Plain] = field(default_factory=dict)
 
 
@@ -83,7 +84,6 @@ def resolve(
     *,
     stored: StoredImage,
     policy: Policy,
-    root_inode: int,
     now: float,
 ) -> Resolved:
     """What to serve, given the ``images`` of ``scan`` that are in the store.
@@ -102,7 +102,7 @@ def resolve(
     since = held_since(
         tags=sum(len(repository.tags) for repository in before.catalog.repositories),
         vanished=len(vanished),
-        root_changed=bool(before.root_inode) and before.root_inode != root_inode,
+        root_changed=is_another(scan.root, before.root),
         since=before.held_since,
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,

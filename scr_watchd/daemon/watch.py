@@ -30,6 +30,8 @@ from watchdog.events import (
 from watchdog.observers import Observer, inotify_c
 from watchdog.observers.api import BaseObserver
 
+from scr_watchd.files import FileId, file_id
+
 # Reading is no change: with the default mask nginx at full load fills the queue and loses half its rate.
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -219,12 +221,12 @@ def _drop_shared_descriptor() -> None:
                 instance.join(timeout=1)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> FileId | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return file_id(status)
 
 
 def _count_watches() -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from scr_watchd.files import Reader, open_directory, read_regular
+from scr_watchd.files import FileId, Reader, file_id, open_directory, read_regular
 from scr_watchd.images import layout as layouts
 from scr_watchd.images import mistakes
 from scr_watchd.images.bounds import within_bounds
@@ -41,15 +41,17 @@ _RACY_SECONDS = 2  # a second change within one clock tick may leave the same ti
 class Scan:
     """The tree at one moment, in the order of the paths.
 
-    ``unfinished`` are the tags whose directory is there without a complete image. ``hidden`` are the
-    directories (relative to the root, which is empty) that could not be looked into, and layouts whose
-    index.json cannot be read: of them, therefore, nothing may be taken for deleted.
+    ``root`` is the directory that was walked, whatever has come to lie at its path since. ``unfinished``
+    are the tags whose directory is there without a complete image. ``hidden`` are the directories
+    (relative to the root, which is empty) that could not be looked into, and layouts whose index.json
+    cannot be read: of them, therefore, nothing may be taken for deleted.
     """
 
     images: tuple[Image, ...]
     problems: tuple[Problem, ...]
     unfinished: frozenset[Reference]
     hidden: tuple[str, ...]
+    root: FileId = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class _KnownLayout:
 
 
 _Memory = dict[str, _Known | _KnownLayout]
-_Findings = tuple[tuple[Problem, ...], frozenset[Reference], tuple[str, ...]]
+_Findings = tuple[tuple[Problem, ...], frozenset[Reference], tuple[str, ...], FileId]
 
 
 class Scanner:
@@ -186,6 +188,7 @@ class _Walk:
         self.seen: _Memory = {}
         self.directories = 1
         self._descriptor = -1
+        self._root_id: FileId = (0, 0)
         self._problems: list[Problem] = []
         self._unfinished: set[Reference] = set()
         self._hidden: list[str] = []
@@ -193,7 +196,12 @@ class _Walk:
     @property
     def findings(self) -> _Findings:
         """What was found besides ``seen``: with it, all that a result is made of."""
-        return tuple(self._problems), frozenset(self._unfinished), tuple(self._hidden)
+        return (
+            tuple(self._problems),
+            frozenset(self._unfinished),
+            tuple(self._hidden),
+            self._root_id,
+        )
 
     def result(self) -> Scan:
         found = [(path, image) for path in sorted(self.seen) for image in self.seen[path].images]
@@ -218,10 +226,12 @@ class _Walk:
             problems=tuple(sorted(self._problems, key=lambda problem: problem.path)),
             unfinished=frozenset(self._unfinished),
             hidden=tuple(sorted(set(self._hidden))),
+            root=self._root_id,
         )
 
     def root(self, descriptor: int, *, parents: bool) -> None:
         self._descriptor = descriptor
+        self._root_id = file_id(os.fstat(descriptor))
         way = [*reversed(Path(self._root).parents), Path(self._root)] if parents else []
         for each in way:
             if not self._reader.may_enter(each.stat()):

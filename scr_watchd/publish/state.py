@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory, sync_directory, write_atomically
+from scr_watchd.files import FileId, make_directory, sync_directory, write_atomically
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -164,13 +164,13 @@ def _told_pid(state: State) -> int | None:
 class Record:
     """A generation, the catalog that it was rendered from, and why some of that is no longer in the
     tree: since when (seconds since 1970) a manifest is ``leaving``, by repository and digest, and
-    since when removals are held. ``root_inode`` tells the root from another one in its place."""
+    since when removals are held. ``root`` tells the images directory from another one in its place."""
 
     generation: str
     catalog: Catalog
     leaving: Mapping[tuple[RepositoryName, Digest], float] = field(default_factory=dict)
     held_since: float | None = None
-    root_inode: int = 0
+    root: FileId = (0, 0)
 
 
 _FORMAT = 1
@@ -196,6 +196,7 @@ class _RecordFile(msgspec.Struct):
     repositories: dict[str, _RepositoryFile]
     held_since: float | None = None
     root_inode: int = 0
+    root_device: int = 0
     format: int = _FORMAT
 
 
@@ -223,7 +224,13 @@ def _encode(record: Record) -> bytes:
         repository = repositories[str(name)]
         repository.leaving = {**repository.leaving, str(digest): since}
     return msgspec.json.encode(
-        _RecordFile(record.generation, repositories, record.held_since, record.root_inode)
+        _RecordFile(
+            record.generation,
+            repositories,
+            record.held_since,
+            root_inode=record.root[1],
+            root_device=record.root[0],
+        )
     )
 
 
@@ -272,7 +279,8 @@ def _read(path: Path) -> Record | None:
         return None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    return Record(content.generation, builder.catalog(), leaving, content.held_since, content.root_inode)
+    root = content.root_device, content.root_inode
+    return Record(content.generation, builder.catalog(), leaving, content.held_since, root)
 
 
 # -- requests: what a command asks of the daemon, also of one that does not run now -----------------

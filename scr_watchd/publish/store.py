@@ -25,7 +25,15 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
-from scr_watchd.files import NotRegularError, make_directory, open_directory, read_regular, write_all
+from scr_watchd.files import (
+    FileId,
+    NotRegularError,
+    file_id,
+    make_directory,
+    open_directory,
+    read_regular,
+    write_all,
+)
 from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -135,11 +143,12 @@ class Store:
         """Whether hashes are known that the last ``take`` waited for."""
         return self._hasher is not None and self._hasher.has_news
 
-    def take(self, images: Iterable[Image]) -> Taken:
-        """Link and copy what ``images`` need.
+    def take(self, images: Iterable[Image], *, root: FileId | None = None) -> Taken:
+        """Link and copy what ``images`` need; they were seen below ``root``.
 
         An image that changed since it was scanned, and one with a blob whose bytes are not what its
-        name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written.
+        name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written, or if the
+        images directory is another one by now: a disk that was mounted or went away.
         """
         wanted = by_repository(images)
         again, hashed = self._to_look_at_again(wanted)
@@ -148,7 +157,9 @@ class Store:
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         self._dropped.clear()
         look = _Look()
-        with open_directory(self._root) as root, self._closing():
+        with open_directory(self._root) as now, self._closing():
+            if root is not None and file_id(os.fstat(now)) != root:
+                raise OSError(errno.ESTALE, "it was exchanged while it was looked at", str(self._root))
             for name, group in wanted.items():
                 self._progress()
                 if before.get(name) == group and name not in again and name not in hashed:
@@ -161,12 +172,12 @@ class Store:
                     if known is image and name not in again and _called(image) not in hashed.get(name, ()):
                         look.keep(image)
                     else:
-                        self._attempt(root, image, look, changed=known is not None and known is not image)
+                        self._attempt(now, image, look, changed=known is not None and known is not image)
             while self._dropped:  # what was rotten may have been served for others too
                 dropped, self._dropped = self._dropped, set()
                 for name in sorted(dropped):
                     for image in look.kept.pop(name, []):
-                        self._attempt(root, image, look, changed=False)
+                        self._attempt(now, image, look, changed=False)
         self._sync()
         self._taken = look.kept
         self._waiting = tuple(look.waiting)

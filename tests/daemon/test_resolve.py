@@ -24,6 +24,9 @@ def image(reference: Reference = APP, digest: Digest = OLD) -> Image:
     return Image(f"{name}/{tag}", name, tag, (ManifestFile(digest, MediaType.OCI_MANIFEST, 1, "m"),), ())
 
 
+ROOT = (1, 2)
+
+
 def stored(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
     return Image("", name, tag, (ManifestFile(digest, MediaType.OCI_MANIFEST, 1, "m"),), ())
 
@@ -47,12 +50,11 @@ def resolved(
     now: float = NOW,
 ) -> Resolved:
     return resolve(
-        seen,
+        replace(seen, root=(ROOT[0], root_inode)),
         images,
-        before or Before(catalog_of([image()]), {}, None, 2),
+        before or Before(catalog_of([image()]), {}, None, ROOT),
         stored=store,  # type: ignore[arg-type]
         policy=policy or Policy(),
-        root_inode=root_inode,
         now=now,
     )
 
@@ -81,7 +83,7 @@ SIGNATURE = ManifestFile(NEW, MediaType.OCI_MANIFEST, 5, "m", Referral(OLD, "x/y
 
 def test_a_referrer_is_listed_while_its_tag_is_and_leaves_the_lists_with_it() -> None:
     signed = (image(), Image("lib/app/sig", APP[0], Tag("sig"), (SIGNATURE,), ()))
-    before = Before(catalog_of(signed), {}, None, 2)
+    before = Before(catalog_of(signed), {}, None, ROOT)
     assert list(before.catalog.repositories[0].referrers) == [NEW]
     gone = resolved(scan(), (image(),), before=before, policy=Policy(grace_seconds=100))
     (repository,) = gone.catalog.repositories
@@ -91,7 +93,7 @@ def test_a_referrer_is_listed_while_its_tag_is_and_leaves_the_lists_with_it() ->
 
 def test_referrers_stay_with_a_disk_that_is_away() -> None:
     """Not even the store can be asked then."""
-    before = Before(catalog_of([Image("", *APP, (SIGNATURE,), ())]), {}, NOW - 1, 2)
+    before = Before(catalog_of([Image("", *APP, (SIGNATURE,), ())]), {}, NOW - 1, ROOT)
     held = resolved(scan(), before=before, policy=Policy(hold_seconds=100), store=lost)
     assert held.held == (APP,)
     assert held.catalog == before.catalog
@@ -109,7 +111,7 @@ def test_a_tag_that_is_there_needs_no_pin() -> None:
 
 def test_a_prefix_is_no_part_of_the_path() -> None:
     reference = (RepositoryName("mirror/lib/app"), Tag("1"))
-    before = Before(catalog_of([image(reference)]), {}, None, 2)
+    before = Before(catalog_of([image(reference)]), {}, None, ROOT)
     assert resolved(scan(hidden=("lib",)), before=before, policy=Policy(prefix="mirror/")).pinned == (
         reference,
     )
@@ -123,7 +125,7 @@ def test_what_was_replaced_can_be_pulled_by_digest_until_its_grace_ends() -> Non
     assert (set(repository.manifests), set(repository.leaving)) == ({NEW}, {OLD})
     assert answer.leaving == {(APP[0], OLD): NOW}
     assert NOW + 100 <= answer.until <= NOW + 125
-    later = Before(answer.catalog, answer.leaving, None, 2)
+    later = Before(answer.catalog, answer.leaving, None, ROOT)
     soon = resolved(scan(), (image(digest=NEW),), before=later, policy=policy, now=answer.until - 1)
     assert soon.leaving == answer.leaving
     done = resolved(scan(), (image(digest=NEW),), before=later, policy=policy, now=answer.until)
@@ -137,7 +139,7 @@ def test_a_repository_without_images_is_in_no_list_during_its_grace() -> None:
 
 
 def test_what_comes_back_within_its_grace_is_no_longer_leaving() -> None:
-    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW - 50}, None, 2)
+    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW - 50}, None, ROOT)
     answer = resolved(scan(), (image(),), before=before, policy=Policy(grace_seconds=100))
     assert answer.leaving == {}
     assert answer.catalog.repositories[0].listed
@@ -163,7 +165,7 @@ def test_when_grace_ends_early(policy: Policy, leaves: bool) -> None:  # noqa: F
 
 
 def test_a_clock_that_was_set_back_does_not_prolong_a_grace_for_ever() -> None:
-    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW + 10**6}, None, 2)
+    before = Before(catalog_of([], [image()]), {(APP[0], OLD): NOW + 10**6}, None, ROOT)
     assert resolved(scan(), before=before, policy=Policy(grace_seconds=100)).until <= NOW + 125
 
 
@@ -182,7 +184,7 @@ def many(count: int) -> tuple[Image, ...]:
     ],
 )
 def test_when_removals_are_held(there: int, remain: int, root_inode: int, held: int) -> None:
-    before = Before(catalog_of(many(there)), {}, None, 2)
+    before = Before(catalog_of(many(there)), {}, None, ROOT)
     policy = Policy(hold_seconds=1000)
     answer = resolved(scan(), many(remain), before=before, policy=policy, root_inode=root_inode)
     assert len(answer.held) == held
@@ -192,7 +194,7 @@ def test_when_removals_are_held(there: int, remain: int, root_inode: int, held: 
 
 def test_additions_go_on_while_removals_are_held() -> None:
     new = image((RepositoryName("new"), Tag("1")), NEW)
-    before = Before(catalog_of(many(10)), {}, None, 2)
+    before = Before(catalog_of(many(10)), {}, None, ROOT)
     answer = resolved(scan(), (new,), before=before, policy=Policy(hold_seconds=1000))
     assert len(answer.catalog.tags()) == 11
 
@@ -206,13 +208,13 @@ def test_additions_go_on_while_removals_are_held() -> None:
     ],
 )
 def test_when_a_hold_ends(policy: Policy, now: float) -> None:
-    before = Before(catalog_of(many(10)), {}, NOW, 2)
+    before = Before(catalog_of(many(10)), {}, NOW, ROOT)
     answer = resolved(scan(), before=before, policy=policy, now=now)
     assert (answer.held, answer.held_since, answer.catalog.tags()) == ((), None, {})
 
 
 def test_a_hold_goes_on_for_what_vanishes_later_and_ends_when_all_come_back() -> None:
-    before = Before(catalog_of(many(10)), {}, NOW - 5, 2)
+    before = Before(catalog_of(many(10)), {}, NOW - 5, ROOT)
     policy = Policy(hold_seconds=1000)
     answer = resolved(scan(), many(9), before=before, policy=policy)
     assert (len(answer.held), answer.held_since, answer.until) == (1, NOW - 5, NOW + 995)
@@ -248,10 +250,10 @@ def test_what_is_remembered_of_repositories_makes_no_difference(
     history: list[tuple[Scan, tuple[Image, ...], int]], grace: int, hold: int, store: object
 ) -> None:
     policy = Policy(grace_seconds=grace, hold_seconds=hold)
-    before = Before(Catalog(), {}, None, 2)
+    before = Before(Catalog(), {}, None, ROOT)
     for number, (seen, images, inode) in enumerate(history):
         asked = {"policy": policy, "root_inode": inode, "store": store, "now": NOW + 10 * number}
         answer = resolved(seen, images, before=before, **asked)  # type: ignore[arg-type]
         anew = resolved(seen, images, before=replace(before, plain={}), **asked)  # type: ignore[arg-type]
         assert replace(answer, plain={}) == replace(anew, plain={})
-        before = Before(answer.catalog, answer.leaving, answer.held_since, 2, answer.plain)
+        before = Before(answer.catalog, answer.leaving, answer.held_since, ROOT, answer.plain)

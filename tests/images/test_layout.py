@@ -15,6 +15,7 @@ from scr_watchd.oci.manifest import MANIFEST_BYTES
 from tests.images.test_hostile import become
 from tests.images.test_memory import SETTLED_SECONDS, large, reads, rewrite
 from tests.remedies import run
+from tests.scans import nothing
 from tests.trees import (
     Built,
     descriptor,
@@ -112,9 +113,9 @@ def test_other_repositories_and_tags_may_lie_below_a_layout(tmp_path: Path) -> N
 def test_a_layout_without_images_is_nothing(tmp_path: Path) -> None:
     """`umoci init` writes null."""
     layout = write_layout(tmp_path / "app")
-    assert scan(tmp_path) == Scan((), (), frozenset(), ())
+    assert scan(tmp_path) == nothing(tmp_path)
     (layout / "index.json").write_text('{"schemaVersion": 2, "manifests": null}')
-    assert scan(tmp_path) == Scan((), (), frozenset(), ())
+    assert scan(tmp_path) == nothing(tmp_path)
 
 
 def test_a_repository_may_be_called_blobs_or_oci_layout(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scan, Scanner
+from tests.scans import nothing
 from tests.trees import Built, image, index, make_images, write_image
 from tests.waiting import until
 
@@ -128,7 +129,7 @@ def test_a_light_scan_sees_what_comes_and_goes(root: Path, scanner: Scanner) -> 
     assert tags(scanner.light()) == {"b:1": before["b:1"], "new:2": image("new").digest}
     shutil.rmtree(root / "b")
     shutil.rmtree(root / "new")
-    assert scanner.light() == Scan((), (), frozenset(), ())
+    assert scanner.light() == nothing(root)
 
 
 def test_a_light_scan_sees_a_blob_that_was_removed(root: Path, scanner: Scanner) -> None:

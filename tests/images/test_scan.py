@@ -7,6 +7,7 @@ import pytest
 
 from scr_watchd.files import ANYBODY, me
 from scr_watchd.images.scan import Scan, Scanner
+from tests.scans import nothing
 from tests.trees import Built, image, index, make_images, write_image
 
 
@@ -24,7 +25,7 @@ def reasons(found: Scan, root: Path) -> dict[str, str]:
 
 
 def test_an_empty_tree_has_nothing(tmp_path: Path) -> None:
-    assert scan(tmp_path) == Scan((), (), frozenset(), ())
+    assert scan(tmp_path) == nothing(tmp_path)
 
 
 def test_tags_are_found_at_any_depth_and_in_both_forms(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def state(tmp_path: Path) -> State:
         pytest.param(Record("0123456789abcdef", Catalog()), id="nothing published"),
         pytest.param(Record("0123456789abcdef", catalog(), LEAVING), id="repositories, one of them unlisted"),
         pytest.param(
-            Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, 2**63),
+            Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, (2**31, 2**63)),
             id="with all that is noted of the tree",
         ),
     ],
@@ -94,7 +94,7 @@ def test_a_record_of_a_version_that_knew_less_can_be_read(state: State) -> None:
     assert record
     assert record.catalog.tags() == {(APP, Tag("1")): A}
     assert record.catalog.repositories[0].listed
-    assert (record.leaving, record.held_since, record.root_inode) == ({}, None, 0)
+    assert (record.leaving, record.held_since, record.root) == ({}, None, (0, 0))
 
 
 def test_a_record_of_a_version_that_knows_more_can_be_read(state: State) -> None:

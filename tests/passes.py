@@ -1,0 +1,56 @@
+"""Passes in this process, one call each: a real tree, a real store, a real nginx that reads what is rendered.
+
+No loop and no sleeps, so that orders of events can be tried by the hundred. Nothing is signalled: what is
+current counts as served.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from scr_watchd.commands.running import Lasting, build
+from scr_watchd.daemon.outcome import Outcome
+from scr_watchd.daemon.reconcile import Site, World, reconcile
+from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.files import ANYBODY
+from scr_watchd.publish.nginx import inspect
+from scr_watchd.publish.reload import Reloading
+from scr_watchd.settings import Settings
+from tests.nginxes import require
+
+
+@dataclass
+class Passes:
+    """A daemon without its loop. ``at`` is called with the name of each step that is done."""
+
+    settings: Settings
+    at: Callable[[str], None] = lambda step: None
+    world: World = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin as a new process would."""
+        way = Reloading("none", Path, (), None, by_process=False, seconds=1)
+        keeper = build(
+            self.settings,
+            Site(inspect(require("nginx")), None, way, test_seconds=30),
+            reader=ANYBODY,
+            worker_user=lambda: ANYBODY,
+            own_nginx=False,
+            inbox=SimpleQueue(),
+            notifier=Notifier({}),
+            lasting=Lasting(),
+        )
+        keeper.watch.close()
+        self.world = keeper.world
+        self.world.reached = lambda step: self.at(step)
+
+    def look(self, *, full: bool = True) -> Outcome:
+        return reconcile(self.world, full=full)
+
+    def served(self) -> dict[str, str]:
+        """The digest of every tag that nginx was given."""
+        return {f"{name}:{tag}": digest for (name, tag), digest in self.world.served.tags().items()}

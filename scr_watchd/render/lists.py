@@ -5,11 +5,12 @@ about the same from a list of any length: the block that `last` belongs to is fo
 first item among the *fences*, and only that block and those that the page may reach are read.
 
     $scr_list              the list's number: that of a repository, or "_" for the repositories
-    $scr_items             the whole list
+    $scr_items             the whole list, if it may be answered whole
+    $scr_n_unasked         "all" for such a list, else how many items a page without `n` has
     "$scr_block_no@$scr_list"
       -> $scr_block           the block
       -> $scr_block_next      the blocks behind it that a page may reach
-      -> $scr_block_rest      all blocks behind it
+      -> $scr_block_rest      all blocks behind it, if the list may be answered whole
 
 pages.conf has what is the same for every list.
 """
@@ -22,6 +23,10 @@ from scr_watchd.render.maps import LongValues, mapping
 
 LONGEST_PAGE = 1000
 """How many items a page has at most; pages.conf counts no further."""
+
+LONGEST_WHOLE = 1024 * 1024
+"""How many bytes a list has at most that is answered whole: nginx puts it together for each request, in
+several copies, and holds them until the client has read the last byte."""
 
 REPOSITORIES = "_"
 """The number of the list of repositories."""
@@ -37,6 +42,7 @@ _HALVES = (128, 64, 32, 16, 8, 4, 2, 1)  # together the longest `last`
 def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> list[str]:
     """The maps of ``lists``, sorted names by the list's number."""
     items: dict[str, str] = {}
+    paged: dict[str, str] = {}
     tables: dict[str, dict[str, str]] = {"fences": {}, "block": {}, "next": {}, "rest": {}}
     for number, names in lists.items():
         chunks = list(_chunks(names))
@@ -45,8 +51,12 @@ def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> li
             items[number] = f"'{texts[0]}'"
             continue
         variables = [long_values.variable(text) for text in texts]
-        rests = _rests(variables, long_values)
-        items[number] = long_values.joined([variables[0], rests[0]])
+        rests: list[str] = []
+        if sum(map(len, texts)) <= LONGEST_WHOLE:
+            rests = _rests(variables, long_values)
+            items[number] = long_values.joined([variables[0], rests[0]])
+        else:
+            paged[number] = f"{LONGEST_PAGE}"
         step = _chunks_per_block(chunks)
         blocks = [chunks[start : start + step] for start in range(0, len(chunks), step)]
         tables["fences"][number] = long_values.token(_fences(blocks), separator="")
@@ -55,10 +65,12 @@ def list_maps(lists: Mapping[str, Sequence[str]], long_values: LongValues) -> li
             end = start + len(block)
             tables["block"][key] = long_values.joined(variables[start:end])
             tables["next"][key] = long_values.joined(variables[end : _reach(chunks, end)])
-            tables["rest"][key] = f"'{rests[end - 1]}'"
+            if rests:
+                tables["rest"][key] = f"'{rests[end - 1]}'"
     block_of = '"$scr_block_no@$scr_list"'
     return [
         mapping("$scr_list", "scr_items", items),
+        mapping("$scr_list", "scr_n_unasked", paged, default="all"),
         mapping("$scr_list", "scr_fences", tables["fences"]),
         mapping(block_of, "scr_block", tables["block"], default="$scr_items"),
         mapping(block_of, "scr_block_next", tables["next"]),

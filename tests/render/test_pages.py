@@ -1,6 +1,10 @@
 """Pages of lists, against a model: the items after `last`, at most `n` of them, and where to go on."""
 
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -9,11 +13,15 @@ from hypothesis import strategies as st
 
 from scr_watchd.oci.catalog import Catalog, Repository
 from scr_watchd.oci.names import RepositoryName
+from tests.benchmarks import measure
 from tests.http import Response
 from tests.nginxes import binaries
-from tests.render.site import Site, catalog_with, serving
+from tests.render.refusals import PASSWORDS, RIGHT
+from tests.render.site import OURS, Site, catalog_with, serving
+from tests.waiting import until
 
 LONGEST_PAGE = 1000
+LONGEST_WHOLE = 1024 * 1024
 
 CHARACTERS = "-.0129ABYZ_abyz"
 some_tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,6}", fullmatch=True)
@@ -29,15 +37,28 @@ LONG = [f"{'very-long-' * 11}{number:04d}-{'x' * (number % 14)}" for number in r
 CASES = [
     f"{first}{second}{third}" for first in CHARACTERS[2:] for second in CHARACTERS for third in CHARACTERS
 ]
-LARGE = {"numbers": NUMBERS, "builds": BUILDS, "long": LONG, "cases": CASES, "one": ["1"]}
+# With quotes and commas the first two have 1 MiB, to the byte, and one byte more.
+WHOLE, PAGED = (
+    [f"{number:04d}{'x' * (122 if number < longer else 121)}" for number in range(8192)] for longer in (1, 2)
+)
+LARGE = {
+    "whole": WHOLE,
+    "paged": PAGED,
+    "numbers": NUMBERS,
+    "builds": BUILDS,
+    "long": LONG,
+    "cases": CASES,
+    "one": ["1"],
+}
 
 
 def page(items: Sequence[str], n: int | None, last: str) -> tuple[list[str], bool]:
-    """What the specification wants, and whether there is more."""
+    """What the specification wants, and whether there is more. Of a list that is too long to be answered
+    whole there are only pages."""
     after = [item for item in sorted(items) if item > last]
-    if n is None:
+    if n is None and len(",".join(f'"{item}"' for item in items)) <= LONGEST_WHOLE:
         return after, False
-    count = min(n, LONGEST_PAGE)
+    count = LONGEST_PAGE if n is None else min(n, LONGEST_PAGE)
     return after[:count], bool(count) and len(after) > count
 
 
@@ -54,7 +75,8 @@ def assert_is_page(answer: Response, path: str, items: Sequence[str], n: int | N
     assert answer.status == 200, answer
     document = answer.json()
     assert document.get("tags", document.get("repositories")) == expected
-    link = f'<{path}?n={n}&last={expected[-1]}>; rel="next"' if more else None
+    size = LONGEST_PAGE if n is None else n
+    link = f'<{path}?n={size}&last={expected[-1]}>; rel="next"' if more else None
     assert answer.header("Link") == link
 
 
@@ -135,15 +157,55 @@ def test_every_page_of_any_tree_is_what_the_model_says(
         assert not running.complaints()
 
 
-def test_the_links_lead_through_all_of_a_list(registry: Site) -> None:
-    for path, items, n in (("/v2/builds/tags/list", BUILDS, 700), ("/v2/_catalog", list(LARGE), 2)):
-        found, link = [], f"<{path}?n={n}>"
-        while link:
-            answer = registry.get(link.partition("<")[2].partition(">")[0])
-            document = answer.json()
-            found += document.get("tags", document.get("repositories"))
-            link = answer.header("Link") or ""
-        assert found == sorted(items)
+def pages(running: Site, path: str, authorization: str = "") -> list[list[str]]:
+    """What is found from ``path`` on by whoever follows the links."""
+    found, link = [], f"<{path}>"
+    while link:
+        answer = running.get(link.partition("<")[2].partition(">")[0], Authorization=authorization)
+        assert answer.status == 200, answer
+        document = answer.json()
+        found.append(document.get("tags", document.get("repositories")))
+        link = answer.header("Link") or ""
+        assert len(found) <= 100, link
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "items", "count"),
+    [
+        pytest.param("/v2/builds/tags/list?n=700", BUILDS, 5, id="in pages of 700"),
+        pytest.param("/v2/_catalog?n=2", list(LARGE), 4, id="of repositories"),
+        pytest.param("/v2/whole/tags/list", WHOLE, 1, id="of exactly one MiB"),
+        pytest.param("/v2/paged/tags/list", PAGED, 9, id="of one byte more"),
+        pytest.param("/v2/paged/tags/list?n=", PAGED, 9, id="with an empty n"),
+        pytest.param("/v2/paged/tags/list?last=0", PAGED, 9, id="with last alone"),
+        pytest.param("/v2/paged/tags/list?n=9999", PAGED, 9, id="with a large n"),
+    ],
+)
+def test_the_links_lead_through_all_of_a_list(
+    registry: Site, path: str, items: Sequence[str], count: int
+) -> None:
+    found = pages(registry, path)
+    assert list(chain(*found)) == sorted(items)
+    assert len(found) == count
+
+
+def test_pages_that_nobody_asked_for_stay_in_their_mirror_and_behind_its_rule(program: str) -> None:
+    name = f"{'long/' * 49}app"
+    with serving(
+        catalog_with([(f"hub/{name}", tag, b"") for tag in PAGED]),
+        program=program,
+        http=f'{OURS} map $scr_repo $realm {{ default off; ~^hub/ "images"; }}',
+        server="auth_basic $realm; auth_basic_user_file passwords; include server.conf;",
+        files=PASSWORDS,
+        mirrors={"docker.io": "hub/"},
+    ) as running:
+        path = f"/v2/{name}/tags/list"
+        refused = running.get(f"{path}?ns=docker.io")
+        assert (refused.status, refused.header("Link")) == (401, None)
+        assert list(chain(*pages(running, f"{path}?ns=docker.io", RIGHT))) == PAGED
+        link = running.get(f"{path}?ns=docker.io", Authorization=RIGHT).header("Link")
+        assert link == f'<{path}?n=1000&last={PAGED[999]}&ns=docker.io>; rel="next"'
 
 
 @pytest.mark.parametrize("path", ["/v2/one/tags/list", "/v2/_catalog"])
@@ -212,6 +274,7 @@ def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program:
     catalog = Catalog(tuple(Repository(name, {}, {}) for name in names))
     with serving(catalog, program=program) as running:
         path = "/v2/_catalog"
+        assert list(chain(*pages(running, path))) == names
         for last in (
             "A" * 255,
             "m" * 255,
@@ -220,6 +283,45 @@ def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program:
             names[20_000][:-1] + "x",
             names[77],
         ):
-            answer = running.get(address(path, 3, last))
-            assert_is_page(answer, path, names, 3, last)
+            for n in (3, None):
+                assert_is_page(running.get(address(path, n, last)), path, names, n, last)
         assert not running.complaints()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/big/tags/list",
+        "/v2/big/tags/list?last=0",
+        "/v2/big/tags/list?n=20000",
+        f"/v2/big/tags/list?n=1000&last={'m' * 128}",
+        "/v2/_catalog",
+    ],
+)
+def test_each_slow_reader_of_a_long_list_costs_nginx_a_few_megabytes(program: str, path: str) -> None:
+    """nginx holds an answer, and all of which it was put together, until the last byte is read."""
+    readers = 40
+    tags = [f"{letter}{number:05d}{'x' * 122}" for letter in "an" for number in range(10_000)]
+    entries = [("big", tag, b"") for tag in tags]
+    names = [(f"{'long/' * 49}{number:010d}", "1", b"") for number in range(8_000)]
+    with serving(
+        catalog_with(entries if "big" in path else names),
+        program=program,
+        server="limit_rate 1k; include server.conf;",
+    ) as running:
+        master = running.nginx.process.pid
+        workers = until(
+            lambda: [*map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())],
+            lambda found: len(found) == 2,
+        )
+        before = sum(measure.status(worker, "VmRSS") for worker in workers)
+        with ExitStack() as connections:
+            for _ in range(readers):
+                connection = connections.enter_context(socket.socket(socket.AF_UNIX))
+                connection.settimeout(30)
+                connection.connect(running.nginx.socket)
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert connection.recv(12) == b"HTTP/1.1 200"
+            peak = sum(measure.status(worker, "VmHWM") for worker in workers)
+        assert measure.megabytes(peak - before) / readers < 6

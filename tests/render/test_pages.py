@@ -11,8 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scr_watchd.oci.catalog import Catalog, Repository
-from scr_watchd.oci.names import RepositoryName
 from tests.benchmarks import measure
 from tests.http import Response
 from tests.nginxes import binaries
@@ -270,9 +268,8 @@ def test_fifty_thousand_tags_of_one_repository_are_listed(program: str) -> None:
 def test_a_page_of_a_very_long_list_is_found_whatever_it_is_asked_after(program: str, jit: str) -> None:
     """nginx's regular expressions end after ten million steps, and what they would have found is then
     taken for empty. The longest `last` among the longest names needs the most of them."""
-    names = [RepositoryName(f"{'long/' * 49}{number:010d}") for number in range(30_000)]
-    catalog = Catalog(tuple(Repository(name, {}, {}) for name in names))
-    with serving(catalog, program=program) as running:
+    names = [f"{'long/' * 49}{number:010d}" for number in range(30_000)]
+    with serving(catalog_with([(name, "1", b"") for name in names]), program=program) as running:
         path = "/v2/_catalog"
         assert list(chain(*pages(running, path))) == names
         for last in (

@@ -70,21 +70,31 @@ def me() -> Reader:
 
 
 @contextlib.contextmanager
-def open_directory(path: str | Path, *, within: int | None = None) -> Iterator[int]:
-    """A descriptor of the directory ``path``; below ``within`` no component may be a symbolic link."""
+def open_directory(
+    path: str | Path, *, within: int | None = None, reader: Reader | None = None
+) -> Iterator[int]:
+    """A descriptor of the directory ``path``; below ``within`` no component may be a symbolic link, nor one
+    that ``reader`` may not enter: ``PermissionError``."""
     parts = [] if within is None else str(path).split("/")
     if within is None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     else:
         descriptor = os.open(parts[0], _DIRECTORY, dir_fd=within)
     try:
+        _may_be_entered(descriptor, reader, path)
         for part in parts[1:]:
             below = os.open(part, _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
+            _may_be_entered(descriptor, reader, path)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _may_be_entered(descriptor: int, reader: Reader | None, path: str | Path) -> None:
+    if reader is not None and not reader.may_enter(os.fstat(descriptor)):
+        raise PermissionError(errno.EACCES, "nginx may not enter it", str(path))
 
 
 def read_regular(name: str, *, within: int, limit: int) -> tuple[bytes, os.stat_result]:

@@ -202,7 +202,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
 
     world.scan = None
     world.reached("scan")
-    taken = store.take(scan.images, root=scan.root)
+    taken = store.take(scan.images, root=scan.root, reader=world.scanner.reader)
     world.reached("store")
     resolved = _resolve(world, store, scan, taken)
     world.found = _found(resolved, scan, taken, store)

@@ -26,8 +26,10 @@ from itertools import chain
 from pathlib import Path
 
 from scr_watchd.files import (
+    ANYBODY,
     FileId,
     NotRegularError,
+    Reader,
     file_id,
     make_directory,
     open_directory,
@@ -131,6 +133,7 @@ class Store:
         self._inline_left = 0
         self._open: _Open | None = None
         self._touched: set[str] = set()
+        self._reader = ANYBODY
         self._pruned_for: dict[str, list[Image]] | None = None
 
     @property
@@ -143,15 +146,20 @@ class Store:
         """Whether hashes are known that the last ``take`` waited for."""
         return self._hasher is not None and self._hasher.has_news
 
-    def take(self, images: Iterable[Image], *, root: FileId | None = None) -> Taken:
-        """Link and copy what ``images`` need; they were seen below ``root``.
+    def take(self, images: Iterable[Image], *, root: FileId | None = None, reader: Reader = ANYBODY) -> Taken:
+        """Link and copy what ``images`` need; they were seen below ``root``, and ``reader`` must be able to
+        read them.
 
-        An image that changed since it was scanned, and one with a blob whose bytes are not what its
-        name says, comes back as a ``Problem``. Raises ``OSError`` if the store cannot be written, or if the
-        images directory is another one by now: a disk that was mounted or went away.
+        An image that changed since it was scanned, one that ``reader`` may not read any more, and one with
+        a blob whose bytes are not what its name says, comes back as a ``Problem``. Raises ``OSError`` if
+        the store cannot be written, or if the images directory is another one by now: a disk that was
+        mounted or went away.
         """
         wanted = by_repository(images)
         again, hashed = self._to_look_at_again(wanted)
+        if self._reader != reader:
+            self._reader = reader
+            again |= wanted.keys()
         before, self._taken = self._taken, {}  # if anything fails below, the next pass does all again
         self._unsynced.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
@@ -341,7 +349,7 @@ class Store:
     def _take(self, root: int, image: Image, *, changed: bool) -> None:
         waits = False
         try:
-            with _sources(root, image) as source:
+            with _sources(root, image, self._reader) as source:
                 for blob in image.blobs:
                     try:
                         self._take_blob(source(blob.digest), image, blob, changed=changed)
@@ -351,7 +359,7 @@ class Store:
                     raise _WaitingError
                 for manifest in image.manifests:
                     self._take_manifest(source(manifest.digest), image.repository, manifest)
-        except (FileNotFoundError, NotADirectoryError, NotRegularError) as error:
+        except (FileNotFoundError, NotADirectoryError, NotRegularError, PermissionError) as error:
             raise _changed(str(error.strerror)) from error
 
     def _take_blob(self, source: int, image: Image, blob: Descriptor, *, changed: bool) -> None:
@@ -359,6 +367,8 @@ class Store:
         before = os.stat(file, dir_fd=source, follow_symlinks=False)
         if not stat.S_ISREG(before.st_mode) or before.st_size != blob.size:
             raise _changed(f"blob {blob.digest} is not the file it was")
+        if not self._reader.may_read(before):
+            raise _changed(f"nginx may not read blob {blob.digest}")
         directory, place = self._directory(image.repository, blob.digest.algorithm)
         existing = _lstat(file, directory)
         if existing is None or not self._is_good(f"{place}/{file}", existing, blob):
@@ -422,12 +432,16 @@ class Store:
         new = f".{file}.new" if replace else file
         if replace:
             _unlink(new, directory)
-        if self._hard_link(source, file, directory, new):
-            after = os.stat(new, dir_fd=directory, follow_symlinks=False)
-            if identity(after) != identity(before):
-                _unlink(new, directory)
+        # what was judged is linked, by its descriptor: by its name it could be another by now
+        judged = os.open(file, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+        try:
+            status = os.fstat(judged)
+            if identity(status) != identity(before) or not self._reader.may_read(status):
                 raise _changed(f"blob {blob.digest} was replaced")
-        else:
+            linked = self._hard_link(judged, directory, new)
+        finally:
+            os.close(judged)
+        if not linked:
             os.symlink(self._target(image, blob.digest), new, dir_fd=directory)
             self._symbolic.add(image.repository)
         if replace:
@@ -455,11 +469,11 @@ class Store:
         self._dirty.add(place)
         self._dropped.add(repository)
 
-    def _hard_link(self, source: int, file: str, directory: int, new: str) -> bool:
+    def _hard_link(self, judged: int, directory: int, new: str) -> bool:
         if not self.place.hard_links:
             return False
         try:
-            os.link(file, new, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+            os.link(f"/proc/self/fd/{judged}", new, dst_dir_fd=directory, follow_symlinks=True)
         except OSError as error:
             if error.errno in _CANNOT_LINK:
                 return False
@@ -474,8 +488,8 @@ class Store:
             return False
 
     def _is_good(self, link: str, status: os.stat_result, blob: Descriptor) -> bool:
-        """Whether ``link`` leads to a file of the right size; a symbolic one is followed as nginx
-        would, with its idea of the root translated to ours."""
+        """Whether ``link`` leads to a file of the right size that nginx may read; a symbolic one is
+        followed as nginx would, with its idea of the root translated to ours."""
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(link)
             seen = self.place.root_seen_as
@@ -485,7 +499,8 @@ class Store:
                 status = os.lstat(f"{self._root}{target[len(seen) :]}")
             except OSError:
                 return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == blob.size
+        right = stat.S_ISREG(status.st_mode) and status.st_size == blob.size
+        return right and self._reader.may_read(status)
 
     def _blob(self, repository: RepositoryName, digest: Digest) -> Path:
         return self.place.path / repository / ".blobs" / digest.algorithm / digest.hex
@@ -649,7 +664,7 @@ class Store:
 
 
 @contextmanager
-def _sources(root: int, image: Image) -> Iterator[Callable[[Digest], int]]:
+def _sources(root: int, image: Image, reader: Reader) -> Iterator[Callable[[Digest], int]]:
     """Opens the directories that content of ``image`` lies in, by its digest."""
     opened: dict[str, int] = {}
     with ExitStack() as stack:
@@ -657,7 +672,7 @@ def _sources(root: int, image: Image) -> Iterator[Callable[[Digest], int]]:
         def source(digest: Digest) -> int:
             path = image.directory(digest.algorithm)
             if path not in opened:
-                opened[path] = stack.enter_context(open_directory(path, within=root))
+                opened[path] = stack.enter_context(open_directory(path, within=root, reader=reader))
             return opened[path]
 
         yield source

@@ -16,6 +16,77 @@ NAMES = [f"app:{number}" for number in range(5)]
 STEPS = ("scan", "store", "stage", "check", "pending", "switch")
 
 
+@pytest.fixture
+def passes() -> Iterator[Passes]:
+    """Of an empty images directory."""
+    with public_directory() as directory:
+        (directory / "images").mkdir()
+        yield Passes(Settings(root=directory / "images", state=directory / "state"))
+
+
+def stored(passes: Passes, digest: str, name: str = "app") -> Path:
+    return passes.settings.state / "store" / name / ".blobs" / "sha256" / digest[7:]
+
+
+# -- what is private ---------------------------------------------------------------------------------
+
+
+def test_a_private_directory_that_takes_the_place_of_a_judged_one_is_not_linked(passes: Passes) -> None:
+    """Its manifest was known, and what was scanned looked alike."""
+    images, built = passes.settings.root, image("secret")
+    private = write_image(images / ".private", built)
+    private.chmod(0o700)
+    alike = write_image(images / "app:1", built)
+    for digest, content in built.blobs.items():
+        (alike / digest[7:]).write_bytes(bytes(len(content)))
+
+    def exchange() -> None:
+        alike.rename(images / ".alike")
+        private.rename(alike)
+
+    passes.at = once("scan", exchange)
+    for _ in range(2):
+        passes.look()
+        assert passes.served() == {}
+        assert not any(stored(passes, digest).exists() for digest in built.blobs)
+    alike.chmod(0o755)
+    passes.look()
+    assert passes.served() == {"app:1": built.digest}
+
+
+def test_a_blob_that_may_not_be_read_any_more_is_served_from_another_copy(passes: Passes) -> None:
+    images, built = passes.settings.root, image("one")
+    write_image(images / "app:1", built)
+    write_image(images / "app:2", built)
+    passes.look()
+    assert passes.served() == {"app:1": built.digest, "app:2": built.digest}
+    blob = min(built.blobs)
+    linked = next(
+        path for tag in "12" if (path := images / f"app:{tag}" / blob[7:]).samefile(stored(passes, blob))
+    )
+    linked.chmod(0o600)
+    for again in (passes.look, passes.start):
+        again()
+        passes.look()
+        assert passes.served() == {"app:1": built.digest, "app:2": built.digest}
+        assert stored(passes, blob).stat().st_mode & 0o004
+
+
+def test_a_tag_whose_blob_may_not_be_read_any_more_is_not_served(passes: Passes) -> None:
+    images, built = passes.settings.root, image("one")
+    directory = write_image(images / "app:1", built)
+    passes.look()
+    (directory / min(built.blobs)[7:]).chmod(0o600)
+    passes.look()
+    assert passes.served() == {}
+    (directory / min(built.blobs)[7:]).chmod(0o644)
+    passes.look()
+    assert passes.served() == {"app:1": built.digest}
+
+
+# -- mounts ------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def published() -> Iterator[tuple[Passes, Path, Path]]:
     """Five images of a disk, which is mounted at the images directory: the passes and both directories."""

@@ -7,6 +7,7 @@ open directory, follows no symbolic link, cannot block on a FIFO, and bounds wha
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,19 @@ class Reader:
 
 
 ANYBODY = Reader()
+
+
+def mounts_around(root: Path) -> frozenset[tuple[str, str]]:
+    """What is mounted at, above and below ``root``: where, and the number of that very mount
+    (proc_pid_mountinfo(5))."""
+    real = os.path.realpath(root)
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        number, _, _, _, escaped, *_ = line.split()
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), escaped)
+        if f"{real}/".startswith(f"{point.rstrip('/')}/") or point.startswith(f"{real}/"):
+            found.add((point, number))
+    return frozenset(found)
 
 
 def is_ours(path: Path) -> bool:

@@ -28,7 +28,7 @@ from scr_watchd.daemon.outcome import (
 )
 from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import FileId, Reader
+from scr_watchd.files import FileId, Reader, mounts_around
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Catalog, Image, Problem
 from scr_watchd.publish import included
@@ -100,6 +100,12 @@ class World:
     untested: str = ""
     """Why the site's configuration could not be tested, if it could not."""
     store: Store | None = None
+    hold_began: float | None = None
+    """When (monotonic) removals began to be held, as far as this process has seen."""
+    mounts: frozenset[tuple[str, str]] | None = None
+    """What was mounted around the root at the last pass."""
+    moved: bool = False
+    """Whether that has changed since the last pass that came to its end."""
     store_root: FileId = (0, 0)
     """The root that the store was opened for."""
     seen: Scan | None = None
@@ -191,11 +197,15 @@ def _make_room(world: World) -> bool:
 def _pass(world: World, *, full: bool) -> Outcome:
     world.keep_lock()
     _learn_reader(world)
+    mounts = mounts_around(world.scanner.root)
     with (world.tally.full_scan if full else world.tally.light_scan).measured():
         scan = world.seen = world.scanner.full() if full else world.scanner.light()
+    world.moved |= len({world.mounts or mounts, mounts, mounts_around(world.scanner.root)}) > 1
+    world.mounts = mounts
     store = _store(world, scan.root)
     current = _current(world)
     if _is_settled(world, store, scan, current):
+        world.moved = False
         if world.confirmed:
             return Unchanged(world.found, current)
         return _crowded(world) or _still_refused(world) or _reload(world, world.record)
@@ -327,6 +337,7 @@ def _settle(world: World, store: Store, scan: Scan, taken: Taken, resolved: Reso
     from symbolic links into a directory that is being emptied."""
     in_flux = taken.problems or (resolved.pinned and not store.place.hard_links)
     world.scan = None if in_flux else scan
+    world.moved = False
     world.until = resolved.until
     for what, text in world.asked.items():
         if records.requested(world.state, what) == text:  # else it came later, and is for the next pass
@@ -349,17 +360,23 @@ def _resolve(
         grace_seconds=_grace(world.policy.grace_seconds, store) if grace_seconds is None else grace_seconds,
         pruned=float("-inf") if pruned is None else now if pruned == "now" else now - _PRUNE_SECONDS,
         accepted="accept" in world.asked,
+        held_for=0 if world.hold_began is None else time.monotonic() - world.hold_began,
+        moved=world.moved,
     )
     before = world.record
     resolved = resolve(
         scan,
         taken.images,
-        Before(before.catalog, before.leaving, before.held_since, before.root, world.plain),
+        Before(before.catalog, before.leaving, before.held_since, before.root, world.plain, before.vanished),
         stored=store.image,
         policy=policy,
         now=now,
     )
     world.plain = resolved.plain
+    if resolved.held_since is None:
+        world.hold_began = None
+    elif world.hold_began is None:
+        world.hold_began = time.monotonic()
     return resolved
 
 
@@ -374,7 +391,9 @@ def _grace(seconds: float, store: Store) -> float:
 def _record(world: World, rendered: Rendered, resolved: Resolved, root: FileId) -> Record:
     if resolved.held_since is not None and world.record.root != (0, 0):
         root = world.record.root  # it is not the one that we know, until somebody says so
-    return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root)
+    return Record(
+        rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root, resolved.vanished
+    )
 
 
 def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:

@@ -22,6 +22,8 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
 Leaving = Mapping[tuple[RepositoryName, Digest], float]
+Vanished = Mapping[Reference, tuple[Digest, float]]
+"""Tags with their last digest, and since when (seconds since 1970) they are gone from the tree."""
 _Tagged = tuple[RepositoryName, Tag, Digest]
 
 
@@ -42,19 +44,23 @@ class Before:
     held_since: float | None
     root: FileId
     plain: Mapping[str, Plain] = field(default_factory=dict)
+    vanished: Vanished = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``prefix`` goes before every repository name. What was replaced or removed stays reachable by
     digest for ``grace_seconds``; what left before ``pruned`` does not. ``hold_seconds`` of 0, and
-    ``accepted``, let removals pass."""
+    ``accepted``, let removals pass, and so does a hold that has lasted (``held_for``) as long. The mounts
+    around the root may have ``moved``."""
 
     prefix: str = ""
     grace_seconds: float = 0
     hold_seconds: float = 0
     pruned: float = -math.inf
     accepted: bool = False
+    held_for: float = 0
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Resolved:
     leaving: Leaving
     until: float
     plain: Mapping[str, Plain]
+    vanished: Vanished
+    """The tags that are gone from the tree, and that the guard still counts."""
 
     @property
     def only_stored(self) -> tuple[Image, ...]:
@@ -99,25 +107,31 @@ def resolve(
     looked_at = [image for name, group in groups.items() if name not in same for image in group]
     repositories = [each for each in before.catalog.repositories if each.name not in same]
     pinned, vanished = _missing(scan, looked_at, repositories, policy.prefix)
+    earlier = _still_counted(before, scan, images, policy, now)
     since = held_since(
         tags=sum(len(repository.tags) for repository in before.catalog.repositories),
         vanished=len(vanished),
-        root_changed=is_another(scan.root, before.root),
+        earlier=len(earlier),
+        moved=policy.moved or is_another(scan.root, before.root),
         since=before.held_since,
+        held_for=policy.held_for,
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
+    counted = {**earlier, **{(name, tag): (digest, now) for name, tag, digest in vanished}}
     # while removals are held the store may lie on the disk that is away: then its word counts for
     # nothing, and all stays in the catalog, so that all is there again with the disk
     find = stored if since is None else _known(before.catalog, stored)
     pins = _stored(pinned, find)
-    holds = _stored(vanished, find) if since is not None else ()
+    holds: tuple[Image, ...] = ()
+    if since is not None:
+        holds = _stored(((name, tag, digest) for (name, tag), (digest, _) in counted.items()), find)
     present = (*looked_at, *pins, *holds)
     leaving = _leaving(present, repositories, before.leaving, policy, now)
     going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
     ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
     if since is not None:
-        ends.append(since + policy.hold_seconds)
+        ends.append(now + policy.hold_seconds - policy.held_for)
     made = catalog_of(present, going.values()).repositories
     beside = {image.repository for image in (*pins, *holds, *going.values())}
     new: dict[str, Plain] = {
@@ -132,14 +146,32 @@ def resolve(
         leaving={key: leaving[key] for key in going},
         until=min(ends, default=math.inf),
         plain={**{name: before.plain[name] for name in same}, **new},
+        # a hold that has begun, or is over, begins the count anew
+        vanished=counted if since is None and before.held_since is None and not policy.accepted else {},
     )
 
 
+def _still_counted(
+    before: Before, scan: Scan, images: Iterable[Image], policy: Policy, now: float
+) -> dict[Reference, tuple[Digest, float]]:
+    """The tags that vanished before, of which the grace is not over and which are not there again."""
+    if not before.vanished:
+        return {}
+    there = scan.unfinished | {(image.repository, image.tag) for image in images}
+    return {
+        reference: (digest, gone)
+        for reference, (digest, gone) in before.vanished.items()
+        if reference not in there and policy.pruned <= gone and now < gone + policy.grace_seconds
+    }
+
+
 def _same(groups: Mapping[str, list[Image]], before: Before) -> dict[str, Repository]:
-    """The repositories that were plain and are made of the same images again."""
+    """The repositories that were plain and are made of the same images again, and that no tag may come back
+    to which vanished."""
     found: dict[str, Repository] = {}
+    awaiting = {name for name, _ in before.vanished}
     for each in before.catalog.repositories:
-        known = before.plain.get(each.name)
+        known = before.plain.get(each.name) if each.name not in awaiting else None
         if known is not None and known.repository is each and known.images == groups.get(each.name):
             found[each.name] = each
     return found
@@ -192,7 +224,7 @@ def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
 
     def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         image = stored(name, tag, digest)
-        if image is None and digest in repositories[name].pullable:
+        if image is None and name in repositories and digest in repositories[name].pullable:
             image = Image("", name, tag, (_known_manifest(repositories[name], digest),), ())
         return image
 

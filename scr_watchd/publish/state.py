@@ -24,7 +24,7 @@ import msgspec
 
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, make_directory, sync_directory, write_atomically
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Reference, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
@@ -164,13 +164,15 @@ def _told_pid(state: State) -> int | None:
 class Record:
     """A generation, the catalog that it was rendered from, and why some of that is no longer in the
     tree: since when (seconds since 1970) a manifest is ``leaving``, by repository and digest, and
-    since when removals are held. ``root`` tells the images directory from another one in its place."""
+    since when removals are held. ``root`` tells the images directory from another one in its place, and
+    the removal guard still counts what ``vanished``: tags with their digest, and since when."""
 
     generation: str
     catalog: Catalog
     leaving: Mapping[tuple[RepositoryName, Digest], float] = field(default_factory=dict)
     held_since: float | None = None
     root: FileId = (0, 0)
+    vanished: Mapping[Reference, tuple[Digest, float]] = field(default_factory=dict)
 
 
 _FORMAT = 1
@@ -189,6 +191,7 @@ class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     referrers: dict[str, _ReferrerFile] = {}
     listed: bool = True
     leaving: dict[str, float] = {}
+    vanished: dict[str, tuple[str, float]] = {}
 
 
 class _RecordFile(msgspec.Struct):
@@ -223,6 +226,10 @@ def _encode(record: Record) -> bytes:
     for (name, digest), since in record.leaving.items():
         repository = repositories[str(name)]
         repository.leaving = {**repository.leaving, str(digest): since}
+    for (name, tag), (digest, since) in record.vanished.items():
+        if str(name) in repositories:  # else nothing of it could come back
+            repository = repositories[str(name)]
+            repository.vanished = {**repository.vanished, str(tag): (str(digest), since)}
     return msgspec.json.encode(
         _RecordFile(
             record.generation,
@@ -262,7 +269,7 @@ def _read(path: Path) -> Record | None:
         if content.format != _FORMAT:
             raise ValueError(f"{path} is of another version (format {content.format})")
         builder = CatalogBuilder()
-        leaving = {}
+        leaving, vanished = {}, {}
         for name_text, repository in content.repositories.items():
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
@@ -275,12 +282,14 @@ def _read(path: Path) -> Record | None:
                 builder.tag(name, Tag.parse(tag), Digest.parse(digest))
             for digest, since in repository.leaving.items():
                 leaving[name, Digest.parse(digest)] = since
+            for tag, (digest, since) in repository.vanished.items():
+                vanished[name, Tag.parse(tag)] = Digest.parse(digest), since
     except FileNotFoundError:
         return None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     root = content.root_device, content.root_inode
-    return Record(content.generation, builder.catalog(), leaving, content.held_since, root)
+    return Record(content.generation, builder.catalog(), leaving, content.held_since, root, vanished)
 
 
 # -- requests: what a command asks of the daemon, also of one that does not run now -----------------

@@ -179,6 +179,7 @@ def test_a_broken_foreign_file_stops_nothing_and_is_named(running: tuple[Host, D
     host, process = running
     write_image(host.images / "app:1", image("first"))
     until(lambda: host.site.tags("app"), lambda tags: tags == ["1"])
+    process.says("^serving 1 image")  # said when the pass is over
     generation, kept = host.site.generation(), generations(host)
     foreign = host.site.directory / "conf.d" / "foreign.conf"
     foreign.write_text("server { listen 127.0.0.1:1; nonsense on; }\n")

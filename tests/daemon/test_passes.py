@@ -126,6 +126,22 @@ def a_disk_comes_back_within_a_pass() -> None:
                 assert sorted(passes.served()) == NAMES, step
 
 
+def a_disk_below_the_root_goes_away() -> None:
+    """It has few images, and the root is the same."""
+    with public_directory() as directory:
+        images, disk = directory / "images", directory / "images" / "disk"
+        disk.mkdir(parents=True)
+        mount("-t", "tmpfs", "tmpfs", disk)
+        write_image(images / "own:1", image("own"))
+        write_image(disk / "app:1", image("one"))
+        passes = Passes(Settings(root=images, state=directory / "state"))
+        passes.look()
+        unmount(disk)
+        for _ in range(2):
+            passes.look()
+            assert sorted(passes.served()) == ["disk/app:1", "own:1"]
+
+
 def a_disk_goes_away_within_a_pass() -> None:
     for step in STEPS:
         with published() as (passes, images, disk):
@@ -140,6 +156,9 @@ def a_disk_goes_away_within_a_pass() -> None:
             assert sorted(passes.served()) == [*NAMES, "new:1"], step
 
 
-@pytest.mark.parametrize("scenario", [a_disk_comes_back_within_a_pass, a_disk_goes_away_within_a_pass])
-def test_no_image_is_lost_to_a_mount_between_two_steps(scenario: Callable[[], None]) -> None:
+@pytest.mark.parametrize(
+    "scenario",
+    [a_disk_comes_back_within_a_pass, a_disk_goes_away_within_a_pass, a_disk_below_the_root_goes_away],
+)
+def test_no_image_is_lost_to_a_mount(scenario: Callable[[], None]) -> None:
     run_with_private_mounts(scenario)

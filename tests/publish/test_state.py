@@ -53,7 +53,14 @@ def state(tmp_path: Path) -> State:
         pytest.param(Record("0123456789abcdef", Catalog()), id="nothing published"),
         pytest.param(Record("0123456789abcdef", catalog(), LEAVING), id="repositories, one of them unlisted"),
         pytest.param(
-            Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, (2**31, 2**63)),
+            Record(
+                "0123456789abcdef",
+                catalog(),
+                LEAVING,
+                1e9 + 0.25,
+                (2**31, 2**63),
+                {(GONE, Tag("1")): (C, 5.5)},
+            ),
             id="with all that is noted of the tree",
         ),
     ],

@@ -1,5 +1,6 @@
 """What `run` and `serve` share: from Settings to a world, and the loop around it."""
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -31,6 +32,8 @@ from scr_watchd.oci.names import RepositoryName
 from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.hashing import Hasher
+from scr_watchd.publish.master import NotRunningError, Process, call_when_ended
+from scr_watchd.publish.reload import find_master
 from scr_watchd.publish.state import State
 from scr_watchd.publish.store import Store
 from scr_watchd.settings import Settings
@@ -57,6 +60,7 @@ class Keeper:
 
     hints: int = 0
     """How often something is known to have changed; counted in other threads."""
+    _reader: Process | None = None
     _hints_before: int = 0
     _settled: bool = False
     _is_first: bool = True
@@ -72,6 +76,7 @@ class Keeper:
         expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
         self._hints_before = self.hints
         outcome = reconcile(self.world, full=full)
+        self._follow_nginx()
         self._settled = isinstance(outcome, Published | Unchanged) and self.world.scan is not None
         if full and not isinstance(outcome, Failed):
             # a chmod or a symbolic link's target causes no event; a tag that appears always does
@@ -83,6 +88,15 @@ class Keeper:
         self.reporter.store = self.world.store.place if self.world.store else None
         self.reporter.reader = self.world.scanner.reader
         return outcome
+
+    def _follow_nginx(self) -> None:
+        """Look again as soon as the master of nginx ends that reads what we publish: if that ends an
+        upgrade, the one before answers again, with what it has read long ago."""
+        with contextlib.suppress(NotRunningError):
+            master = find_master(self.world.site.reloading)
+            if master != self._reader:
+                self._reader = master
+                call_when_ended(master, self.look_again)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,12 @@ from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Catalog, Image, Problem
 from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
+from scr_watchd.publish import readers as masters
 from scr_watchd.publish import state as records
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.nginx import Nginx, NginxError
-from scr_watchd.publish.reload import Proof, Reloading, crowd, reload
+from scr_watchd.publish.readers import Readers
+from scr_watchd.publish.reload import Proof, Reloading, crowd, is_astray, reload
 from scr_watchd.publish.state import REQUESTS, Record, Request, State
 from scr_watchd.publish.store import Store, Taken
 from scr_watchd.render.http_conf import Memory, Rendered, initial, is_whole, render
@@ -88,6 +90,8 @@ class World:
     """The generation that nginx was last known to answer from."""
     confirmed: bool = False
     """Whether nginx is known to answer from the current generation."""
+    readers: Readers = field(default_factory=Readers)
+    """Which masters of nginx have read the current generation."""
     first: bool = True
     """Whether nothing was ever published from this state directory."""
     reader_is_known: bool = False
@@ -153,6 +157,7 @@ def recall(world: World) -> str:
     if pending is not None and pending.generation == current:
         world.record = pending
         world.confirmed = False
+    world.readers = masters.read(world.state.readers, current)
     return "; ".join(damaged)
 
 
@@ -204,6 +209,8 @@ def _pass(world: World, *, full: bool) -> Outcome:
     world.mounts = mounts
     store = _store(world, scan.root)
     current = _current(world)
+    if world.confirmed and is_astray(world.site.reloading, world.readers):
+        world.confirmed, world.scan = False, None  # another nginx answers now than was told
     if _is_settled(world, store, scan, current):
         world.moved = False
         if world.confirmed:
@@ -226,7 +233,8 @@ def _pass(world: World, *, full: bool) -> Outcome:
     record = _record(world, rendered, resolved, scan.root)
 
     if rendered.id == current and world.generations.repair(current, rendered.files):
-        world.confirmed = False  # nginx may have read what was damaged
+        world.confirmed = False
+        world.readers = Readers()  # they may have read what was damaged
     if rendered.id == current and world.confirmed:
         if record != world.record:  # what leaves, say: no line tells of that
             records.write_published(world.state, record)
@@ -293,9 +301,15 @@ def _start_again(world: World) -> str:
     """Make an initial generation current: it answers 503 until there is another."""
     rendered = initial()
     world.generations.stage(rendered.id, rendered.files)
-    world.generations.switch(rendered.id)
+    _make_current(world, rendered.id)
     world.confirmed = False
     return rendered.id
+
+
+def _make_current(world: World, generation: str, *, readers: Readers | None = None) -> None:
+    """Make a generation current; it has no readers yet but those who came back to it."""
+    world.generations.switch(generation)
+    world.readers = Readers(readers.masters if readers else frozenset())
 
 
 def _store(world: World, root: FileId) -> Store:
@@ -432,13 +446,14 @@ def _switch(world: World, rendered: Rendered, record: Record, *, before: str) ->
     world.reached("check")
     records.write_pending(world.state, record)
     world.reached("pending")
-    world.generations.switch(rendered.id)
+    readers = world.readers
+    _make_current(world, rendered.id)
     world.reached("switch")
     words = _test_site(world)
     if not words:
         world.reached("site")
         return None
-    world.generations.switch(before)
+    _make_current(world, before, readers=readers)
     world.state.pending.unlink(missing_ok=True)
     _discard(world, rendered)
     without_us = _test_site(world)
@@ -464,7 +479,7 @@ def _still_refused(world: World) -> Rejected | None:
     world.refused_by_site = bool(words)
     if words and world.state.pending.exists() and world.published in world.generations:
         # a crash kept us from going back, and nginx could not even start like this
-        world.generations.switch(world.published)
+        _make_current(world, world.published)
         world.state.pending.unlink()
         if not _test_site(world):
             world.refused_by_site = False
@@ -523,13 +538,16 @@ def _reload(world: World, record: Record) -> Published | Unconfirmed:
     if missing:  # a reload would be for nothing, and would seem to succeed
         return Unconfirmed(world.found, record.generation, changes, missing)
     began = time.monotonic()
-    verdict = reload(world.site.reloading, record.generation, progress=world.progress)
+    verdict = reload(world.site.reloading, record.generation, world.readers, progress=world.progress)
     world.reached("reload")
     world.reloaded_at = time.monotonic()
+    if verdict.reader is not None:
+        world.readers = replace(world.readers, masters=world.readers.masters | {verdict.reader})
     if verdict.proof is not Proof.ABSENT:
         world.tally.reload.took(world.reloaded_at - began)
     if verdict.proof in (Proof.ABSENT, Proof.MISSING):
         return Unconfirmed(world.found, record.generation, changes, verdict.reason)
+    masters.write(world.state.readers, record.generation, world.readers)
     records.confirm_pending(world.state)
     world.confirmed = True
     world.served = record.catalog

@@ -8,7 +8,9 @@ the signal, with every old one gone or on its way out.
 import contextlib
 import os
 import re
+import select
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +44,9 @@ def by_pid_file(path: Path) -> Process:
     try:
         text = path.read_text(errors="replace").strip()
     except FileNotFoundError:
+        if path.with_name(f"{path.name}.oldbin").exists():
+            upgrading = f"nginx is being upgraded, and its new master has not written {path} yet"
+            raise NotRunningError(upgrading) from None
         raise NotRunningError(f"nginx does not run (there is no pid file {path})") from None
     except OSError as error:
         raise NotRunningError(f"the pid file {path} cannot be read: {error.strerror}") from error
@@ -56,12 +61,15 @@ def by_pid_file(path: Path) -> Process:
 
 
 def by_process_table() -> Process:
-    """The only nginx master there is. Raises ``NotRunningError`` if there are none or several."""
-    masters = [pid for pid in _pids() if _role(pid) == "master"]
-    masters = [pid for pid in masters if _stat(pid)[0] not in masters]  # not its upgraded child
+    """The only nginx master there is, or what it is being upgraded to. Raises ``NotRunningError`` if there
+    are none or several."""
+    parents = {pid: _stat(pid)[0] for pid in _pids() if _role(pid) == "master"}
+    masters = [pid for pid, parent in parents.items() if parent not in parents]
     match masters:
         case [pid]:
-            return Process(pid, _stat(pid)[1])
+            children = [Process(each, _stat(each)[1]) for each, parent in parents.items() if parent == pid]
+            # what a master forks is called master for a moment, and has no worker
+            return next((each for each in children if workers(each)), Process(pid, _stat(pid)[1]))
         case []:
             seen = "no process is an nginx master"
             if os.getpid() == 1:  # alone in our process namespace, as a container ordinarily is
@@ -71,6 +79,20 @@ def by_process_table() -> Process:
         case _:
             numbers = ", ".join(map(str, masters))
             raise NotRunningError(f"there are several nginx masters ({numbers}): set nginx_pid_file")
+
+
+def upgraded_from(master: Process) -> Process | None:
+    """The master whose place ``master`` is to take (USR2), as long as that one lives."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        parent = _stat(master.pid)[0]
+        if _role(parent) == "master":
+            return Process(parent, _stat(parent)[1])
+    return None
+
+
+def accepts(master: Process) -> bool:
+    """Whether a worker of ``master`` takes new requests."""
+    return not all(workers(master).values())
 
 
 def workers(master: Process) -> dict[Process, bool]:
@@ -155,6 +177,23 @@ def send(process: Process, number: signal.Signals) -> None:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def call_when_ended(process: Process, call: Callable[[], None]) -> None:
+    """Have a thread call ``call`` once ``process`` has ended: until then nothing need wake us."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # no such process, or no descriptor left: then a pass sees it
+        return
+    ended = select.poll()
+    ended.register(descriptor, select.POLLIN)
+
+    def wait() -> None:
+        ended.poll()
+        os.close(descriptor)
+        call()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def reap_orphans(*, keep: int | None = None) -> None:

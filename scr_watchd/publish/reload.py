@@ -2,13 +2,14 @@
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scr_watchd.publish import master as processes
 from scr_watchd.publish.master import NotPermittedError, NotRunningError, Process
 from scr_watchd.publish.nginx import NginxError, run_reload_command
+from scr_watchd.publish.readers import Readers
 
 if TYPE_CHECKING:
     from scr_watchd.publish.answering import Question
@@ -24,8 +25,9 @@ class Reloading:
 
     ``way``: a HUP to the master of ``pid_file`` (asked anew each time: a configuration may name
     another, or come later than we), a HUP to the only master of the process table,
-    ``command``, or nothing, where others watch the link. The proof is an answer to ``question``,
-    else the process table if ``by_process``, else none.
+    ``command``, or nothing, where others watch the link. The proof is an answer to ``question``, and that
+    no old worker takes requests any more, where it was us who told; else the process table if
+    ``by_process``, else none.
     """
 
     way: Way
@@ -48,13 +50,33 @@ class Proof(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """``reader`` is the master that has read the generation, though another may still answer beside it."""
+
     proof: Proof
     reason: str = ""
+    reader: Process | None = None
 
 
 def find_master(how: Reloading) -> Process:
-    """The nginx that is to be told. Raises ``NotRunningError``."""
-    return processes.by_process_table() if how.way == "process" else processes.by_pid_file(how.pid_file())
+    """The nginx that is to be told; while it is upgraded (USR2), the new one. Raises ``NotRunningError``."""
+    try:
+        return processes.by_process_table() if how.way == "process" else processes.by_pid_file(how.pid_file())
+    except (FileNotFoundError, ProcessLookupError):
+        raise NotRunningError("nginx ended at this moment") from None
+
+
+def is_astray(how: Reloading, readers: Readers) -> bool:
+    """Whether an nginx answers that is not of those ``readers``: another than was confirmed."""
+    try:
+        master = find_master(how)
+    except NotRunningError:
+        return False
+    return not readers.have(master) or _stale(processes.upgraded_from(master), readers)
+
+
+def _stale(old: Process | None, readers: Readers) -> bool:
+    """Whether the master before an upgrade still answers, and not with what is current."""
+    return old is not None and not readers.have(old) and processes.accepts(old)
 
 
 def crowd(how: Reloading) -> str:
@@ -71,15 +93,46 @@ def crowd(how: Reloading) -> str:
     return f"{leaving} old workers of nginx still finish downloads; their memory is spared for a minute"
 
 
-def reload(how: Reloading, generation: str, *, progress: Callable[[], None]) -> Verdict:
-    """Have nginx read the current generation, whose id is ``generation``; wait for the proof."""
+def reload(how: Reloading, generation: str, readers: Readers, *, progress: Callable[[], None]) -> Verdict:
+    """Have nginx read the current generation, whose id is ``generation``, unless it is one of its
+    ``readers``; wait for the proof.
+
+    The master before an upgrade is never told: it would start its workers again with what it read long
+    ago. Whoever upgrades ends it, or not; that is not waited for.
+    """
     try:
         master = find_master(how)
     except NotRunningError as error:
         if how.way in ("signal", "process"):
             return Verdict(Proof.ABSENT, str(error))
-        master = None
-    watched = master if how.question is None and how.by_process and how.way != "none" else None
+        return _tell(how, generation, None, progress)
+    old = processes.upgraded_from(master)
+    stale = _stale(old, readers)
+    if stale and (at_work := processes.workers(master)) and all(at_work.values()):
+        reason = (
+            f"nginx's upgrade is taken back, and its new master (process {master.pid}) still finishes "
+            "downloads: end it with TERM, or the old one goes on with what it read before"
+        )
+        return Verdict(Proof.MISSING, reason)
+    if not readers.have(master):
+        verdict = _tell(how, generation, master, progress)
+    elif how.question is not None:
+        verdict = _ask(how.question, generation, seconds=how.seconds, progress=progress)
+    else:
+        verdict = Verdict(Proof.CONFIRMED)
+    if verdict.proof in (Proof.ABSENT, Proof.MISSING):
+        return verdict
+    if old is not None and _stale(old, readers):
+        reason = f"nginx is being upgraded: WINCH or QUIT the old master (process {old.pid})"
+        return Verdict(Proof.MISSING, reason, master)
+    return replace(verdict, reader=master)
+
+
+def _tell(how: Reloading, generation: str, master: Process | None, progress: Callable[[], None]) -> Verdict:
+    """Tell nginx, whose master that is if it may be seen, and wait for the proof."""
+    told_by_us = how.way in ("signal", "process")
+    by_process = told_by_us if how.question is not None else how.by_process and how.way != "none"
+    watched = master if by_process else None
     if watched and not processes.wait_until_idle(watched, seconds=how.seconds, progress=progress):
         # at a reload that somebody else began, say, with what was current then
         return Verdict(Proof.MISSING, f"nginx (process {watched.pid}) was busy for {how.seconds:g} s")
@@ -98,7 +151,9 @@ def reload(how: Reloading, generation: str, *, progress: Callable[[], None]) -> 
     except (NotPermittedError, NginxError) as error:
         return Verdict(Proof.MISSING, str(error))
     if how.question is not None:
-        return _ask(how.question, generation, seconds=how.seconds, progress=progress)
+        verdict = _ask(how.question, generation, seconds=how.seconds, progress=progress)
+        if verdict.proof is not Proof.CONFIRMED or not before:  # whose workers may be hidden from us
+            return verdict
     if watched:
         missing = processes.wait_for_reload(watched, before, seconds=how.seconds, progress=progress)
         return Verdict(Proof.MISSING, missing) if missing else Verdict(Proof.CONFIRMED)

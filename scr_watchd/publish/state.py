@@ -5,6 +5,7 @@ STATE/status.json       for `scr-watchd status`
 STATE/metrics.prom      the same for Prometheus
 STATE/published.json    the catalog that nginx is known to serve, and its generation
 STATE/pending           the same for a generation that is switched to but not confirmed
+STATE/readers.json      which masters of nginx have read that generation (see readers.py)
 STATE/*.request         what a command asks of the daemon
 STATE/nginx/current     -> generations/ID/, what nginx includes
 STATE/store/            links to blobs, copies of manifests (see store.py)
@@ -56,6 +57,10 @@ class State:
     @property
     def pending(self) -> Path:
         return self.path / "pending"
+
+    @property
+    def readers(self) -> Path:
+        return self.path / "readers.json"
 
     @property
     def nginx(self) -> Path:

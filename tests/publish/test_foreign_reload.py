@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.publish.master import workers
+from scr_watchd.publish.readers import Readers
 from scr_watchd.publish.reload import Proof, Reloading, find_master, reload
 from tests.nginxes import nginx_with
 from tests.waiting import until
@@ -38,7 +39,7 @@ def test_workers_of_a_reload_that_somebody_else_began_prove_nothing(*, slow: boo
             if slow:  # until the other's workers are the only ones
                 until(lambda: set(workers(find_master(how))), lambda now: now and not now & first)
 
-        verdict = reload(how, "", progress=progress)
+        verdict = reload(how, "", Readers(), progress=progress)
         assert verdict.proof == Proof.CONFIRMED
         assert nginx.ask("/").body == b"new"
 

@@ -296,9 +296,9 @@ def _looping(bench: Bench, source: Path) -> Iterator[Callable[[], Usage]]:
         theirs = Dropper(tree.root, serving, source, count())
 
         def their_drop() -> Usage:
-            before = measure.cpu(measure.family(pid))
+            before = measure.cpu_of_family(pid)
             usage = theirs.drop()
-            return Usage(usage.wall, usage.cpu + measure.cpu(measure.family(pid)) - before)
+            return Usage(usage.wall, usage.cpu + measure.cpu_of_family(pid) - before)
 
         yield their_drop
 

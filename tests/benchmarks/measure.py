@@ -1,5 +1,6 @@
 """Numbers: repeated, interleaved, and taken from the kernel: CPU time, memory, the wall clock."""
 
+import contextlib
 import os
 import resource
 import statistics
@@ -70,13 +71,33 @@ def run(argv: Sequence[object], *, cwd: Path | None = None, seconds: float = 300
 # -- a process and its children, from proc(5) ----------------------------------------------------------
 
 
+_ENDED = (FileNotFoundError, ProcessLookupError)
+"""What reading of a process raises that has ended."""
+
+
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all that descend from it. One that ends meanwhile may be among them or not."""
     found = [pid]
     for parent in found:
-        for task in Path(f"/proc/{parent}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(*_ENDED):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
     return found
+
+
+def cpu_of_family(pid: int) -> float:
+    """Seconds of CPU that a process, its descendants and those of them that have ended have used.
+
+    What one used that ended is its parent's from then on. So if one ends while they are counted, its
+    parent may have been read before and it cannot be read after: then all are counted again.
+    """
+    while True:
+        members = family(pid)
+        with contextlib.suppress(*_ENDED):
+            seconds = cpu(members)
+            if family(pid) == members:
+                return seconds
+        os.stat(f"/proc/{pid}")  # for ever only as long as there is somebody
 
 
 def cpu(pids: Iterable[int]) -> float:

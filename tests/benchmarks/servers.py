@@ -38,7 +38,7 @@ class Serving:
         return f"127.0.0.1:{self.port}"
 
     def cpu(self) -> float:
-        return measure.cpu(measure.family(self.pid))
+        return measure.cpu_of_family(self.pid)
 
 
 @dataclass(frozen=True)

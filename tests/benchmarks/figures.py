@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks import measure, mirrors, original, servers
 from tests.benchmarks.book import Book
+from tests.benchmarks.floor import floor
 from tests.benchmarks.measure import Sample, Usage, interleaved
 from tests.benchmarks.mirrors import Mirror, Passes
 from tests.benchmarks.servers import Serving, load
@@ -243,15 +244,21 @@ class Dropper:
 
 
 def drop(bench: Bench) -> None:
-    """With default settings; the loop has a tree of its own, of the same files."""
-    with dropping(bench) as (our_drop, source):
+    """With default settings; the loop has a tree of its own, of the same files. In turn with them the
+    floor, of which each of our drops is a multiple."""
+    with dropping(bench) as (our_drop, source), floor(bench.mirror) as floored:
         if bench.tags > _MANY_TAGS:  # the loop takes half a minute for each image there
-            samples = [our_drop() for _ in range(bench.runs)]
-            bench.note("drop", Sample(tuple(each.wall for each in samples)))
+            pairs = [(our_drop().wall, floored()) for _ in range(bench.runs)]
+            drops, floors = (Sample(each) for each in zip(*pairs, strict=True))
+            bench.note("drop", drops)
         else:
             with _looping(bench, source) as their_drop:
-                pairs = [(our_drop(), their_drop()) for _ in range(bench.runs + 1)][1:]
-            _note_drops(bench, pairs)
+                rounds = [(our_drop(), their_drop(), floored()) for _ in range(bench.runs + 1)][1:]
+            _note_drops(bench, [(ours, theirs) for ours, theirs, _ in rounds])
+            drops = Sample(tuple(ours.wall for ours, _, _ in rounds))
+            floors = Sample(tuple(each for _, _, each in rounds))
+    bench.note("floor", floors)
+    bench.note("drop-floors", Sample(tuple(each / floors.median for each in drops.values)))
 
 
 @contextmanager

@@ -48,6 +48,8 @@ def into_page(page: Path, table: str) -> None:
 
 
 def _wanted(limit: Limit) -> str:
+    if limit.at_most is None and limit.at_least is None:
+        return ""
     unit = _unit(limit)
     return f"≤ {limit.at_most:g}{unit}" if limit.at_most is not None else f"≥ {limit.at_least:g}{unit}"
 

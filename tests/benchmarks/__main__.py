@@ -24,6 +24,7 @@ SIZES = (10, 100, 1_000, 10_000, 100_000)
 _ONLY_AT = {
     "small-blob": {10_000, 100_000},
     "manifest": {10_000},
+    "digests": {10_000},
     "drop": {1_000, 10_000, 100_000},
     "large-blobs": {10_000},
     "idle": {100, 10_000, 100_000},
@@ -50,16 +51,16 @@ def main() -> None:
         else:
             book = Book()
             for tags in arguments.sizes:
-                everything(book, directory, tags, arguments.figures)
+                everything(book, directory, tags, arguments.figures, beside=arguments.beside)
                 write(book, arguments.output)  # after each size: what was measured is not lost
             if arguments.table:
                 report.into_page(HOUSE / "docs" / "performance.md", report.targets(book))
-            say(f"{report.targets(book)}\nwritten to {arguments.output}")
+            say(f"{report.targets(book)}\n{report.beside(book)}written to {arguments.output}")
 
 
-def everything(book: Book, directory: Path, tags: int, names: Iterable[str]) -> None:
+def everything(book: Book, directory: Path, tags: int, names: Iterable[str], *, beside: Path | None) -> None:
     """All figures at one size."""
-    wanted = [name for name in names if tags in _ONLY_AT.get(name, {tags})]
+    wanted = [name for name in names if tags in _ONLY_AT.get(name, {tags}) or (beside and name == "digests")]
     with mirror(directory, tags) as made:
         bench = Bench(
             book,
@@ -67,6 +68,7 @@ def everything(book: Book, directory: Path, tags: int, names: Iterable[str]) -> 
             seconds=1,
             patience=60 if tags == _LONG_LOOK_AT else 5,
             runs=RUNS if tags <= _LONG_LOOK_AT else _RUNS_OF_THE_LARGEST,
+            beside=beside,
         )
         for name in wanted:
             if name != "start" and not made.current.exists():
@@ -114,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--sizes", type=_numbers, default=SIZES, metavar="N,N", help="how many tags")
     made.add_argument(
         "--figures", type=_names, default=tuple(FIGURES), metavar="A,B", help=", ".join(FIGURES)
+    )
+    made.add_argument(
+        "--beside", type=Path, metavar="CHECKOUT", help="with the figure digests: compare with this one"
     )
     made.add_argument("--directory", type=Path, help="where to make the trees: a disk, not a tmpfs")
     made.add_argument("--output", type=Path, default=HERE / "results", help="where to write the results")

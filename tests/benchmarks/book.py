@@ -10,6 +10,7 @@ from tests.benchmarks.measure import Sample
 ORIGINAL = "one location for each tag and digest"
 REGISTRY = "docker-registry 2.8"
 LOOP = "inotifywait loop"
+BESIDE = "the other checkout"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,20 @@ KINDS = {
     "small-blob-wall": Kind("small blob of the last tag, requests a second", "/s", ORIGINAL, "more"),
     "manifest": Kind("manifest by tag, requests a CPU second", "/s", REGISTRY, "more"),
     "manifest-wall": Kind("manifest by tag, requests a second", "/s", REGISTRY, "more"),
+    **{
+        key: Kind(f"manifest {what}, requests a {unit}second", "/s", BESIDE, "more")
+        for name, what in {
+            "digest-docker-manifest": "by digest, docker's",
+            "digest-oci-manifest": "by digest, OCI's",
+            "digest-docker-list": "by digest, docker's list",
+            "digest-oci-index": "by digest, OCI's index",
+            "tag": "by tag",
+        }.items()
+        for key, unit in ((name, "CPU "), (f"{name}-wall", ""))
+    },
+    "config": Kind("http.conf", "MB", BESIDE),
+    "beside-parse-cpu": Kind("`nginx -t`, CPU", "s", BESIDE),
+    "beside-parse-memory": Kind("nginx's master after reading it, peak memory (VmHWM)", "MB", BESIDE),
     "six": Kind("blob of 6 MB, a CPU second", "MB/s", REGISTRY, "more"),
     "hundred": Kind("blob of 100 MB, a CPU second", "MB/s", REGISTRY, "more"),
     "drop": Kind("from the last byte that skopeo writes to the first pull", "s", LOOP),

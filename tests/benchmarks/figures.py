@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.benchmarks.floor import floor
 from tests.benchmarks.measure import Sample, Usage, interleaved
 from tests.benchmarks.mirrors import Mirror, Passes
 from tests.benchmarks.servers import Serving, load
-from tests.benchmarks.trees import Target, Tree, link_tree
+from tests.benchmarks.trees import TYPED, Target, Tree, link_tree, path_of
 from tests.clients.real_images import skopeo
 from tests.http import ask
 from tests.trees import image, write_image
@@ -39,6 +39,8 @@ class Bench:
     seconds: int
     patience: int
     runs: int
+    beside: Path | None = None
+    """Another checkout, to be compared with."""
 
     @property
     def tree(self) -> Tree:
@@ -109,7 +111,7 @@ def small_blob(bench: Bench) -> None:
     path = bench.tree.last.blob_path(0)
     with bench.ours() as ours, bench.theirs() as theirs:
         _memory(bench, ours, theirs)
-        _loads(bench, ours, theirs, path, "small-blob")
+        _loads(bench, [ours, theirs], path, "small-blob")
 
 
 def _memory(bench: Bench, *servers: Serving) -> None:
@@ -126,7 +128,36 @@ def _memory(bench: Bench, *servers: Serving) -> None:
 def manifest(bench: Bench) -> None:
     """docker-registry holds this image only, whatever the size of the tree: that favours it."""
     with bench.ours() as ours, bench.registry(bench.tree.last) as theirs:
-        _loads(bench, ours, theirs, bench.tree.last.manifest_path, "manifest")
+        _loads(bench, [ours, theirs], bench.tree.last.manifest_path, "manifest")
+
+
+def digests(bench: Bench) -> None:
+    """By digest, one of each type, and by tag, beside what another checkout makes of the same tree."""
+    sides = [bench.mirror]
+    if bench.beside is not None:
+        sides.append(mirrors.publish_by(bench.beside, bench.mirror))
+    paths = {f"digest-{name}": path_of(name) for name in TYPED} | {"tag": bench.tree.last.manifest_path}
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                servers.nginx(side.directory / f"{side.state_name}-site", side.http, side.server)
+            )
+            for side in sides
+        ]
+        for key, path in paths.items():
+            if key != "tag" or bench.beside is not None:  # alone it is the figure manifest
+                _loads(bench, running, path, key)
+        if bench.beside is not None:
+            peaks = [measure.megabytes(measure.status(each.pid, "VmHWM")) for each in running]
+            bench.note("beside-parse-memory", *(Sample((peak,)) for peak in peaks))
+    sizes = [measure.megabytes((side.current / "http.conf").stat().st_size) for side in sides]
+    bench.note("config", *(Sample((size,)) for size in sizes))
+    if bench.beside is not None:
+        parsing = [
+            lambda side=side: servers.nginx_test(side.directory / "parse", side.http, side.server).cpu
+            for side in sides
+        ]
+        bench.note("beside-parse-cpu", *bench.interleaved(*parsing))
 
 
 def large_blobs(bench: Bench) -> None:
@@ -136,9 +167,9 @@ def large_blobs(bench: Bench) -> None:
             bench.note(key, *bench.interleaved(*_rates(bench, target.blob_path(-1), ours, theirs)))
 
 
-def _loads(bench: Bench, ours: Serving, theirs: Serving, path: str, key: str) -> None:
-    """Requests a second and a CPU second, of the same runs."""
-    walls: list[list[float]] = [[], []]
+def _loads(bench: Bench, running: list[Serving], path: str, key: str) -> None:
+    """Requests a second and a CPU second, of the same runs; ours, and theirs if there is one."""
+    walls: list[list[float]] = [[] for _ in running]
 
     def of(server: Serving, wall: list[float]) -> Callable[[], float]:
         def one() -> float:
@@ -148,7 +179,7 @@ def _loads(bench: Bench, ours: Serving, theirs: Serving, path: str, key: str) ->
 
         return one
 
-    bench.note(key, *bench.interleaved(of(ours, walls[0]), of(theirs, walls[1])))
+    bench.note(key, *bench.interleaved(*map(of, running, walls)))
     bench.note(f"{key}-wall", *(Sample(tuple(each[-bench.runs :])) for each in walls))
 
 
@@ -390,6 +421,7 @@ FIGURES: dict[str, Callable[[Bench], None]] = {
     "parse": parse,
     "small-blob": small_blob,
     "manifest": manifest,
+    "digests": digests,
     "large-blobs": large_blobs,
     "passes": passes,
     "drop": drop,

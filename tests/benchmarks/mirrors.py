@@ -110,6 +110,19 @@ def passes(mirror: Mirror) -> Iterator[Passes]:
             os.close(descriptor)
 
 
+def publish_by(checkout: Path, mirror: Mirror) -> Mirror:
+    """What the scr-watchd of another checkout publishes of the tree, for an nginx started later."""
+    other = replace(mirror, state_name="beside")
+    measure.run(
+        [
+            sys.executable, "-m", "scr_watchd", "run", mirror.tree.root, "--once", "--state", other.state,
+            "--reload", "none", "--nginx", require("nginx"), "--nginx-config", other.directory / "no.conf",
+        ],
+        cwd=checkout,
+    )  # fmt: skip
+    return other
+
+
 @dataclass
 class Daemon:
     """A running `scr-watchd run`, and how long it took to say READY=1."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.benchmarks.book import KINDS, TARGETS, Book, Limit
+from tests.benchmarks.book import BESIDE, KINDS, TARGETS, Book, Limit
 from tests.benchmarks.measure import Sample
 
 BEGIN = "<!-- benchmarks: written by python -m tests.benchmarks --table -->"
@@ -36,6 +36,17 @@ def targets(book: Book) -> str:
         verdict = "" if met is None else "met" if met else "**not met**"
         lines.append(f"| {kind.title}{versus} | {limit.tags:,} | {_wanted(limit)} | {shown} | {verdict} |")
     return "\n".join(lines) + "\n"
+
+
+def beside(book: Book) -> str:
+    """How much of the other checkout's figures ours are."""
+    lines = [
+        f"{KINDS[key].title}, {tags:,} tags: {figure.ours[tags].median / theirs.median:.2f} of the other's\n"
+        for key, figure in book.figures.items()
+        if KINDS[key].rival == BESIDE
+        for tags, theirs in figure.theirs.items()
+    ]
+    return "".join(lines)
 
 
 def into_page(page: Path, table: str) -> None:

@@ -1,7 +1,8 @@
 """Trees of any size in the shape that skopeo leaves, made of hard links wherever real ones share bytes.
 
 A tag has seven files: `version`, a manifest, a config of its own, one layer that a thousand tags share,
-and three that the ten tags of its repository share. Beside them lie an image of 6 and one of 100 MB.
+and three that the ten tags of its repository share. Beside them lie an image of 6 and one of 100 MB,
+and a manifest of each type.
 """
 
 import os
@@ -11,13 +12,35 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.endurance.hosts import image_of, layer
-from tests.trees import write_image
+from tests.trees import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Built,
+    image,
+    index,
+    write_image,
+)
 
 TAGS_OF_A_REPOSITORY = 10
 _TAGS_OF_A_BASE = 1000
 _HEAVY = {"six": 6_000_000, "hundred": 100_000_000}
 _LAYER_BYTES = 1000
 _VERSION = "version"
+
+TYPED: dict[str, Built] = {
+    "docker-manifest": image("typed", media_type=DOCKER_MANIFEST),
+    "oci-manifest": image("typed", media_type=OCI_MANIFEST),
+    "docker-list": index(image("listed", media_type=DOCKER_MANIFEST), media_type=DOCKER_LIST),
+    "oci-index": index(image("indexed", media_type=OCI_MANIFEST), media_type=OCI_INDEX),
+}
+"""An image of each type that a manifest may have; a tag of the repository ``typed``."""
+
+
+def path_of(name: str) -> str:
+    """Where one of ``TYPED`` is found by its digest."""
+    return f"/v2/typed/manifests/{TYPED[name].digest}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,8 @@ def make_heavy(directory: Path) -> Path:
 def make_tree(root: Path, tags: int, *, heavy: Path) -> Tree:
     """A tree of ``tags`` tags, ten to a repository, and the two ``heavy`` ones."""
     targets = {name: _link_heavy(heavy / name, root / "heavy" / name / "1") for name in _HEAVY}
+    for name, built in TYPED.items():
+        write_image(root / "typed" / name, built)
     pool = root.with_name(f"{root.name}.pool")
     pool.mkdir()
     last = targets["six"]

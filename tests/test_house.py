@@ -21,7 +21,7 @@ LADDER = [
     {"commands"},
     {"daemon"},
     {"images", "render", "publish"},
-    {"files", "words"},
+    {"files", "words", "threads"},
     {"oci", "settings"},
     {"errors"},
 ]

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Literal
 
 from watchdog.events import (
@@ -29,7 +30,9 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer, inotify_c
 from watchdog.observers.api import BaseObserver
+from watchdog.utils import BaseThread
 
+from scr_watchd import threads
 from scr_watchd.files import FileId, file_id
 
 # Reading is no change: with the default mask nginx at full load fills the queue and loses half its rate.
@@ -43,6 +46,9 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
 ]
 _BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0, 300.0)
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 0.5
+_SILENCE_SECONDS = 10.0  # in which a watch that begins comes to another directory
 _CALM_SECONDS = 600.0  # a watch that lived so long begins with the shortest wait again
 
 # watchdog warns of a directory that appeared while it was being walked, with a list of all watches
@@ -52,12 +58,20 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
 class Watch:
     """A watch on ``root`` that calls ``hint``, from another thread, when something changes.
 
-    ``events`` False never asks the kernel for events.
+    ``events`` False never asks the kernel for events. ``progress`` is called while a watch begins.
     """
 
-    def __init__(self, root: Path, hint: Callable[[], None], *, events: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        hint: Callable[[], None],
+        *,
+        events: bool,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
         self._hint = hint
+        self._progress = progress
         self._events = events
         self._observer: BaseObserver | None = None
         self._threads: set[threading.Thread] = set()
@@ -124,9 +138,10 @@ class Watch:
         observer, self._observer = self._observer, None
         if observer is not None:
             self._log.remove()
-            with contextlib.suppress(OSError, KeyError, RuntimeError):  # raised by a watch that died
-                observer.stop()
-                observer.join(timeout=1)
+            told = _apart(lambda: _stop(observer))
+            if told is not None:
+                with contextlib.suppress(Empty):
+                    told.get(timeout=_STOP_SECONDS)
             _drop_shared_descriptor()
 
     def _start(self) -> None:
@@ -134,24 +149,42 @@ class Watch:
         if identity is None:
             return  # there is no root to watch yet
         now = time.monotonic()
-        before = set(threading.enumerate())
-        observer = Observer()
-        try:
+        before = _watchers()
+        observers: list[BaseObserver] = []
+
+        def begin() -> None:
+            observer = Observer()  # which starts a thread
+            observers.append(observer)
             # the real path: a watch on a symbolic link sees nothing of what is created behind it
             real = os.path.realpath(self._root)
             observer.schedule(_Hints(real, self._hint), real, recursive=True, event_filter=_EVENTS)
             observer.start()
-        except OSError as error:
-            self._observer = observer
-            self._fail(f"no file events: {error.strerror}")
+
+        told = _apart(begin)
+        wrong = "no thread can be started" if told is None else self._wait(told)
+        self._observer = observers[0] if observers else None
+        if wrong:
+            self._fail(f"no file events: {wrong}")
             return
         self._log.add()
-        self._observer = observer
-        self._threads = set(threading.enumerate()) - before
+        self._threads = _watchers() - before
         self._identity = identity
         self._began = now
         self._short_of = 0
         self.doubt = ""
+
+    def _wait(self, told: "SimpleQueue[str]") -> str:
+        """Wait until the watch has begun, or for as long as it comes to more directories; what is wrong."""
+        watches, until = -1, 0.0
+        while True:
+            with contextlib.suppress(Empty):
+                return told.get(timeout=_POLL_SECONDS)
+            self._progress()
+            if time.monotonic() >= until:
+                count = _count_watches()
+                if count == watches:
+                    return "the watcher does not begin"
+                watches, until = count, time.monotonic() + _SILENCE_SECONDS
 
     def _fail(self, why: str) -> None:
         """Give this watch up, and wait longer with each failure before the next."""
@@ -213,12 +246,36 @@ def _drop_shared_descriptor() -> None:
     a new observer would get the dead one. Other versions have one for each observer."""
     shared = getattr(inotify_c, "InotifyFD", None)
     if shared is not None:
-        with shared._global_lock:  # noqa: SLF001 - there is no other way to a new one
-            instance, shared._instance = shared._instance, None  # noqa: SLF001
+        # without its lock, which a thread that never began may hold for ever
+        instance, shared._instance = shared._instance, None  # noqa: SLF001 - no other way to a new one
         if instance is not None:
-            with contextlib.suppress(OSError, KeyError, RuntimeError):
-                instance.stop()
-                instance.join(timeout=1)
+            _apart(lambda: _stop(instance))
+
+
+def _apart(act: Callable[[], None]) -> "SimpleQueue[str] | None":
+    """Have a thread of its own ``act``: watchdog waits for its threads without a deadline, in vain where
+    memory ran out. What comes is what was wrong, or an empty text; ``None`` if there can be no thread."""
+    told: SimpleQueue[str] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            act()
+        except (OSError, KeyError, RuntimeError, MemoryError) as error:  # a watch that died raises any
+            told.put(getattr(error, "strerror", "") or str(error) or type(error).__name__)
+        else:
+            told.put("")
+
+    return told if threads.start(run, name="watch") else None
+
+
+def _stop(thread: BaseThread) -> None:
+    thread.stop()
+    thread.join(timeout=1)
+
+
+def _watchers() -> set[threading.Thread]:
+    """The threads of watchdog."""
+    return {each for each in threading.enumerate() if isinstance(each, BaseThread)}
 
 
 def _identity(path: Path) -> FileId | None:

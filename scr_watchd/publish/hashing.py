@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import new as new_hash
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
+from scr_watchd import threads
 from scr_watchd.files import open_directory
 from scr_watchd.oci.names import Digest
 
@@ -46,18 +47,22 @@ class Hasher:
     """Hashes files below ``root``, each once, however many want to know of it.
 
     ``wake`` is called from its thread when there is news that should not wait for the next look:
-    somebody waits for it, or it is bad.
+    somebody waits for it, or it is bad. Where no thread can be started, ``submit`` does the job itself,
+    and calls ``progress``.
     """
 
-    def __init__(self, root: Path, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, root: Path, wake: Callable[[], None], *, progress: Callable[[], None] = lambda: None
+    ) -> None:
         self._root = root
         self._wake = wake
+        self._progress = progress
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._done: SimpleQueue[tuple[_What, bool | None]] = SimpleQueue()
         self._owners: dict[_What, set[Owner]] = {}
         self._urgent: set[_What] = set()
         self._results: dict[_What, bool] = {}
-        self._thread: threading.Thread | None = None
+        self._has_thread = False
         self._turn = threading.Lock()
         """Whether there is a thread is decided by one at a time."""
 
@@ -95,34 +100,54 @@ class Hasher:
             self._urgent.add(what)
         if what in self._owners:
             self._owners[what].add(owner)
-            return
-        self._owners[what] = {owner}
-        with self._turn:
+        else:
+            self._owners[what] = {owner}
             self._jobs.put(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="hasher", daemon=True)
-                self._thread.start()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Have what is left done, should the thread have died."""
+        with self._turn:
+            if self._has_thread or self._jobs.empty():
+                return
+            self._has_thread = True
+        if not threads.start(self._work, name="hasher"):  # there is no memory, or no process may be added
+            self._do_all(lambda _: self._progress())
 
     def _next(self) -> Job | None:
         """The next job; with none the thread ends, because nobody says when a hasher is done with."""
         with self._turn:
-            if self._jobs.empty():
-                self._thread = None
+            try:
+                return self._jobs.get_nowait()
+            except Empty:
+                self._has_thread = False
                 return None
-            return self._jobs.get()
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while (job := self._next()) is not None:
-            try:
-                with open_directory(self._root) as root, open_directory(job.path, within=root) as directory:
-                    matches = has_digest(job.file, job.digest, within=directory, expected=job.identity)
-            except OSError:
-                matches = None  # it went away, or cannot be read: the scan tells of that
-            what = job.identity, job.digest
-            self._done.put((what, matches))
-            if not matches or what in self._urgent:
-                self._wake()
+        self._do_all(lambda _: None, nice=_NICE)
+
+    def _do_all(self, progress: Callable[[int], None], *, nice: int = 0) -> None:
+        try:
+            if nice:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+            while (job := self._next()) is not None:
+                try:
+                    matches = self._do(job, progress)
+                except (OSError, MemoryError, RuntimeError):  # the last if there is no memory for a lock
+                    matches = None  # it went away, or cannot be read: the scan tells of that
+                what = job.identity, job.digest
+                self._done.put((what, matches))
+                if not matches or what in self._urgent:
+                    self._wake()
+        except BaseException:
+            self._has_thread = False
+            raise
+
+    def _do(self, job: Job, progress: Callable[[int], None]) -> bool | None:
+        with open_directory(self._root) as root, open_directory(job.path, within=root) as directory:
+            return has_digest(
+                job.file, job.digest, within=directory, expected=job.identity, progress=progress
+            )
 
 
 def has_digest(

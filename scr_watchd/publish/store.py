@@ -18,13 +18,16 @@ import errno
 import os
 import shutil
 import stat
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
+from scr_watchd import threads
 from scr_watchd.files import (
     ANYBODY,
     FileId,
@@ -46,9 +49,9 @@ from scr_watchd.words import copy_again, printable
 # link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _BATCH = 4096  # manifests that are written before they are synced
-_FEW = 8  # files to sync that are not worth threads
-_SLICE = 64  # files that a thread syncs before it tells of progress
+_SLICE = 64  # files that a thread syncs before it tells of them; fewer are not worth one
 _SYNCS = 16  # at a time, so that one commit of the file system's journal does for many
+_SILENCE_SECONDS = 0.2  # of all that help, before what they have is done again
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
 _INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
 
@@ -203,6 +206,8 @@ class Store:
         for job, owner, urgent in jobs:
             if self._hasher is not None:
                 self._hasher.submit(job, owner=owner, urgent=urgent)
+        if self._hasher is not None:
+            self._hasher.go_on()
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it, whole; ``None`` if anything is missing."""
@@ -244,6 +249,7 @@ class Store:
             changed = differ | self._touched
         removed = 0
         for name in sorted(changed.difference(spare), reverse=True):  # a repository may lie below another
+            self._progress()
             removed += self._prune_repository(name, needed.get(name, []))
         self._touched.clear()
         self._pruned_for = None if spare else needed
@@ -542,7 +548,13 @@ class Store:
         what = identity(status)
         known = self._hasher.result(what, blob.digest)
         if known is None and self._is_small(image):
-            known = has_digest(blob.digest.hex, blob.digest, within=source, expected=what)
+            known = has_digest(
+                blob.digest.hex,
+                blob.digest,
+                within=source,
+                expected=what,
+                progress=lambda _: self._progress(),
+            )
             self._inline_left -= blob.size
             if known is None:
                 raise _changed(f"blob {blob.digest} changed while it was read")
@@ -651,16 +663,41 @@ class Store:
                 self._marks[place] = _mark(place)
 
     def _fsync(self, paths: Collection[str]) -> None:
-        if len(paths) <= _FEW:
-            _fsync_all(paths)
-            return
-        from concurrent.futures import ThreadPoolExecutor  # for a first start, not for an idle daemon
+        """Sync ``paths``, with the help of threads. Their words are not waited for: what they do not tell
+        of, such as one that ran out of memory, is done here, and twice does no harm."""
+        every = list(paths)
+        slices = {start: every[start : start + _SLICE] for start in range(0, len(every), _SLICE)}
+        todo = deque(slices)
+        done: SimpleQueue[tuple[int, OSError | None]] = SimpleQueue()
 
-        todo = list(paths)
-        slices = [todo[start : start + _SLICE] for start in range(0, len(todo), _SLICE)]
-        with ThreadPoolExecutor(_SYNCS) as threads:
-            for _ in threads.map(_fsync_all, slices):
+        def help_out() -> None:
+            for start in _emptied(todo):
+                try:
+                    _fsync_all(slices[start])
+                    done.put((start, None))
+                except OSError as error:
+                    done.put((start, error))
+
+        try:
+            for _ in range(min(_SYNCS, len(slices) - 1)):
+                if not threads.start(help_out, name="sync"):
+                    break
+            left = dict(slices)
+            for start in _emptied(todo):
+                _fsync_all(left.pop(start), self._progress)
+            while left:
+                try:
+                    start, error = done.get(timeout=_SILENCE_SECONDS)
+                except Empty:
+                    _, late = left.popitem()
+                    _fsync_all(late, self._progress)
+                    continue
                 self._progress()
+                left.pop(start, None)
+                if error is not None:
+                    raise error
+        finally:
+            todo.clear()
 
 
 @contextmanager
@@ -750,9 +787,19 @@ def _is_empty(path: str) -> bool:
         return False
 
 
-def _fsync_all(paths: Iterable[str]) -> None:
+def _emptied(todo: "deque[int]") -> Iterator[int]:
+    """What is in ``todo``, each for one of the threads that take from it."""
+    while True:
+        try:
+            yield todo.popleft()
+        except IndexError:
+            return
+
+
+def _fsync_all(paths: Iterable[str], progress: Callable[[], None] = lambda: None) -> None:
     for path in paths:
         _fsync(path)
+        progress()
 
 
 def _fsync(path: str) -> None:

@@ -1,4 +1,4 @@
-"""The one exception that ends a command with a sentence instead of a traceback."""
+"""The exceptions that end a command: with a sentence instead of a traceback, or because we are to end."""
 
 
 class ScrWatchdError(Exception):
@@ -21,3 +21,8 @@ class ConfigurationError(ScrWatchdError):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint, status=78)
+
+
+class Stopped(BaseException):
+    """We were asked to end during a pass. It is cut off between two steps, as a crash would; no class of
+    ``Exception``, so that nobody takes it for a failure of what was waited for."""

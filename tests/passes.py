@@ -11,6 +11,7 @@ from queue import SimpleQueue
 
 from scr_watchd.commands.running import Lasting, build
 from scr_watchd.daemon.outcome import Outcome
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site, World, reconcile
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
@@ -41,7 +42,7 @@ class Passes:
             worker_user=lambda: ANYBODY,
             own_nginx=False,
             inbox=SimpleQueue(),
-            notifier=Notifier({}),
+            pulse=Pulse(Notifier({})),
             lasting=Lasting(),
         )
         keeper.watch.close()

@@ -2,6 +2,7 @@
 
 import argparse
 import grp
+import logging
 import math
 import os
 import pwd
@@ -13,10 +14,11 @@ from scr_watchd.commands import options
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed, Rejected, Unconfirmed
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site
 from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
-from scr_watchd.errors import ConfigurationError
+from scr_watchd.errors import ConfigurationError, Stopped
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.publish import master, nginx
 from scr_watchd.publish.master import NotRunningError
@@ -26,6 +28,8 @@ from scr_watchd.settings import Settings, show
 
 if TYPE_CHECKING:
     from scr_watchd.publish.answering import Question
+
+log = logging.getLogger("scr_watchd")
 
 _ABOUT = """\
 Your nginx: watch the images tree, and keep an nginx that somebody else runs serving it.
@@ -59,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(show(settings, origins))
         return 0
     set_up_logging(settings.log_format)
-    notifier = Notifier()
+    pulse = Pulse(Notifier())
     inbox: Inbox = SimpleQueue()
     lasting = Lasting()
 
     def made(now: Settings) -> Keeper:
-        site, reader = _site(now)
+        site, reader = _site(now, pulse)
         keeper = build(
             now,
             site,
@@ -72,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             worker_user=lambda: _worker_user(site.reloading),
             own_nginx=False,
             inbox=inbox,
-            notifier=notifier,
+            pulse=pulse,
             lasting=lasting,
         )
         keeper.world.keep_lock = lock.keep
@@ -85,11 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError("another state directory needs a restart")
         return made(new)
 
-    with locked(State(settings.state)) as lock, signals(inbox, hangup=Wake.RELOAD):
+    with locked(State(settings.state)) as lock, signals(inbox, pulse, hangup=Wake.RELOAD):
+        pulse.beat = lock.beat
         keeper = made(settings)
         if arguments.once:
             return _once(keeper)
-        keep(keeper, inbox, notifier, rebuild=rebuild, tend=_tend)
+        keep(keeper, inbox, pulse, rebuild=rebuild, tend=_tend)
     return 0
 
 
@@ -100,7 +105,11 @@ def _tend() -> float:
 
 def _once(keeper: Keeper) -> int:
     keeper.reporter.patient = False
-    outcome = keeper.look(full=True)
+    try:
+        outcome = keeper.look(full=True)
+    except Stopped:
+        log.warning("stopped during the pass; the next run goes on")
+        return 1
     keeper.watch.close()
     keeper.reporter.report(outcome)
     match outcome:
@@ -117,9 +126,9 @@ def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
     return options.load(arguments, **overrides)
 
 
-def _site(settings: Settings) -> tuple[Site, Reader]:
+def _site(settings: Settings, pulse: Pulse) -> tuple[Site, Reader]:
     """The nginx of ``settings``, and who must be able to read what it serves, if that is set."""
-    program = nginx.inspect(settings.nginx)
+    program = nginx.inspect(settings.nginx, progress=pulse)
     config = Path(settings.nginx_config) if settings.nginx_config else program.config
 
     def pid_file() -> Path:

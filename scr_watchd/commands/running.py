@@ -8,7 +8,6 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,13 +18,13 @@ from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.loop import Hooks, Wake
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import Failed, Outcome, Published, Unchanged
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
-from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
-from scr_watchd.errors import ConfigurationError, ScrWatchdError
+from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.names import RepositoryName
@@ -117,7 +116,7 @@ def build(
     worker_user: Callable[[], Reader | None],
     own_nginx: bool,
     inbox: Inbox,
-    notifier: Notifier,
+    pulse: Pulse,
     lasting: Lasting,
 ) -> Keeper:
     """A keeper for ``settings``, with what the last daemon left taken up.
@@ -146,8 +145,9 @@ def build(
             lasting.locks[chosen.path] = place.lock(chosen.path)
         hasher = None
         if settings.verify == "new":
-            hasher = lasting.hashers.setdefault(settings.root, Hasher(settings.root, _hinter(inbox)))
-        return Store(chosen, settings.root, hasher=hasher, trusting=trusting, progress=notifier.progress)
+            new = Hasher(settings.root, _hinter(inbox), progress=pulse)
+            hasher = lasting.hashers.setdefault(settings.root, new)
+        return Store(chosen, settings.root, hasher=hasher, trusting=trusting, progress=pulse)
 
     world = World(
         state=state,
@@ -156,7 +156,7 @@ def build(
             reader=reader,
             parents=not own_nginx,  # whoever serves a directory by hand may have it in a private home
             prefix=settings.name_prefix,
-            progress=notifier.progress,
+            progress=pulse,
         ),
         open_store=open_store,
         generations=Generations(state.nginx),
@@ -168,7 +168,7 @@ def build(
         ),
         list_repositories=settings.catalog,
         mirrors=_mirrors(settings),
-        progress=notifier.progress,
+        progress=pulse,
         worker_user=worker_user,
         tally=lasting.tally,
     )
@@ -179,7 +179,7 @@ def build(
         status_file=state.status,
         metrics_file=state.metrics,
         tally=lasting.tally,
-        notifier=notifier,
+        notifier=pulse.notifier,
         root=settings.root,
         state=settings.state,
         own_nginx=own_nginx,
@@ -197,7 +197,7 @@ def build(
         keeper.hints += 1
         put()
 
-    watch = Watch(settings.root, hint, events=settings.watch != "poll")
+    watch = Watch(settings.root, hint, events=settings.watch != "poll", progress=pulse)
     keeper = Keeper(world, watch, reporter, rhythm, look_again=put)
     return keeper
 
@@ -215,13 +215,13 @@ def _hinter(inbox: Inbox) -> Callable[[], None]:
 def keep(
     keeper: Keeper,
     inbox: Inbox,
-    notifier: Notifier,
+    pulse: Pulse,
     *,
     rebuild: Callable[[], Keeper],
     tend: Callable[[], float] = lambda: math.inf,
 ) -> None:
     """Run the loop until it is told to stop; ``rebuild`` makes a keeper of settings read again."""
-    now, passes = keeper, 0
+    now, passes, notifier = keeper, 0, pulse.notifier
 
     def reconfigure() -> Rhythm:
         nonlocal now, passes
@@ -248,8 +248,8 @@ def keep(
         has_events=lambda: now.watch.is_trusted,
         report=report,
         reconfigure=reconfigure,
-        progress=notifier.progress,
-        seconds_to_ping=notifier.seconds_to_ping,
+        progress=pulse,
+        seconds_to_ping=pulse.seconds,
         tend=tend,
     )
     if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
@@ -258,7 +258,8 @@ def keep(
     give_back()
     gc.disable()
     try:
-        loop.run(inbox, hooks, keeper.rhythm)
+        with contextlib.suppress(Stopped):
+            loop.run(inbox, hooks, keeper.rhythm)
         notifier.stopping()
     finally:
         now.watch.close()
@@ -290,10 +291,10 @@ def _watcher_died(arguments: threading.ExceptHookArgs, inbox: Inbox) -> None:
     inbox.put(Wake.NOW)
 
 
-@contextmanager
-def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
+@contextlib.contextmanager
+def signals(inbox: Inbox, pulse: Pulse, *, hangup: Wake) -> Iterator[None]:
     """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, SIGUSR1 ask for a look, and SIGCHLD
-    tell of a child."""
+    tell of a child. What waits is ``Stopped``, and the block ends there."""
     meanings = {
         signal.SIGTERM: Wake.STOP,
         signal.SIGINT: Wake.STOP,
@@ -303,11 +304,15 @@ def signals(inbox: Inbox, *, hangup: Wake) -> Iterator[None]:
     }
 
     def put(number: int, _frame: FrameType | None) -> None:
-        inbox.put(meanings[signal.Signals(number)])  # SimpleQueue.put may interrupt itself
+        wake = meanings[signal.Signals(number)]
+        inbox.put(wake)  # SimpleQueue.put may interrupt itself
+        if wake is Wake.STOP:
+            pulse.stop()
 
     before = {number: signal.signal(number, put) for number in meanings}
     try:
-        yield
+        with contextlib.suppress(Stopped):
+            yield
     finally:
         for number, handler in before.items():
             # a second Ctrl-C must not spoil an orderly end

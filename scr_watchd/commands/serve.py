@@ -14,6 +14,7 @@ from scr_watchd.commands import options
 from scr_watchd.commands.places import make_state
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site
 from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
@@ -67,19 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(show(settings, origins))
         return 0
     set_up_logging(settings.log_format)
-    program = nginx.inspect(_program(settings.nginx))
-    notifier = Notifier()
+    pulse = Pulse(Notifier())
     inbox: Inbox = SimpleQueue()
     lasting = Lasting()
     # to a terminal that is closed SIGHUP means the end; without one it means: settings again
     hangup = Wake.STOP if sys.stdin is not None and sys.stdin.isatty() else Wake.RELOAD
 
-    with locked(State(settings.state)) as lock, signals(inbox, hangup=hangup):
+    with locked(State(settings.state)) as lock, signals(inbox, pulse, hangup=hangup):
+        pulse.beat = lock.beat
+        program = nginx.inspect(_program(settings.nginx), progress=pulse)
         server = Server(
             program,
             settings.state / "serve",
             current=settings.state / "nginx" / "current",
             worker_uid=_worker_uid(settings),
+            progress=pulse,
         )
         server.end_leftovers()
         address = _free(wish)
@@ -92,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
                 worker_user=lambda: None,
                 own_nginx=True,
                 inbox=inbox,
-                notifier=notifier,
+                pulse=pulse,
                 lasting=lasting,
             )
             keeper.world.keep_lock = lock.keep
@@ -116,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             server.start(address)
             log.info("listening on %s", address)
-            keep(keeper, inbox, notifier, rebuild=rebuild, tend=tend)
+            keep(keeper, inbox, pulse, rebuild=rebuild, tend=tend)
         finally:
             server.stop()
     return 0

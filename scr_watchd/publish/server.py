@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,21 @@ class Address:
 class Server:
     """An nginx in ``directory`` that serves the generation behind ``current``.
 
-    ``worker_uid`` is whom its workers run as if we are root.
+    ``worker_uid`` is whom its workers run as if we are root; ``progress`` is called while it waits for
+    nginx, but not in ``stop``.
     """
 
-    def __init__(self, nginx: Nginx, directory: Path, *, current: Path, worker_uid: int) -> None:
+    def __init__(
+        self,
+        nginx: Nginx,
+        directory: Path,
+        *,
+        current: Path,
+        worker_uid: int,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._nginx = nginx
+        self._progress = progress
         self._directory = directory
         self._current = current
         self._worker_uid = worker_uid
@@ -84,11 +95,13 @@ class Server:
     def end_leftovers(self) -> None:
         """End every nginx that works in our directory: what a killed predecessor left behind, or
         workers that outlived their master. Either would keep the port."""
+        self._end_leftovers(self._progress)
+
+    def _end_leftovers(self, progress: Callable[[], None]) -> None:
         left = master.of_session(self._session) if self._session else []
         if self._directory.is_dir():
             left += master.working_in(self._directory)
-        for process in left:
-            _end(process)
+        _end(left, progress)
         self.pid_file.unlink(missing_ok=True)
 
     def start(self, address: Address) -> None:
@@ -102,6 +115,7 @@ class Server:
             if time.monotonic() > deadline:
                 self.stop()
                 raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+            self._progress()
             time.sleep(_POLL_SECONDS)
 
     def mended_pid_file(self) -> Path:
@@ -149,7 +163,7 @@ class Server:
             child.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(seconds)
-        self.end_leftovers()
+        self._end_leftovers(lambda: None)
 
     def _write_config(self) -> None:
         make_directory(self._directory)
@@ -192,12 +206,13 @@ class Server:
             return False
 
 
-def _end(process: Process) -> None:
+def _end(left: list[Process], progress: Callable[[], None]) -> None:
+    """End them all at once: one after another they could take longer than anybody waits for us."""
     for number, seconds in _STEPS:
-        try:
-            master.send(process, number)
-        except NotRunningError:
-            return
+        for process in left:
+            with contextlib.suppress(NotRunningError):
+                master.send(process, number)
         deadline = time.monotonic() + seconds
-        while master.alive(process) and time.monotonic() < deadline:
+        while (left := [each for each in left if master.alive(each)]) and time.monotonic() < deadline:
+            progress()
             time.sleep(_POLL_SECONDS)

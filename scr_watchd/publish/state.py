@@ -89,6 +89,11 @@ class Lock:
             before, self._descriptor = self._descriptor, _lock(self._state)
             os.close(before)
 
+    def beat(self) -> None:
+        """Leave a sign of life: the lock's own words again, for their time."""
+        with contextlib.suppress(OSError):  # that a disk is full is no reason to end
+            _sign(self._descriptor)
+
     def release(self) -> None:
         os.close(self._descriptor)
 
@@ -128,8 +133,17 @@ def _lock(state: State) -> int:
             ) from error
         break
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    _sign(descriptor)
     return descriptor
+
+
+def _sign(descriptor: int) -> None:
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def silent_seconds(state: State) -> float:
+    """How long ago the daemon of ``state`` gave its last sign of life."""
+    return max(0.0, time.time() - state.lock.stat().st_mtime)
 
 
 def running(state: State) -> int | None:

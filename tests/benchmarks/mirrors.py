@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from scr_watchd.commands.running import Keeper, Lasting, build, collect
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site as NginxSite
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
@@ -98,7 +99,7 @@ def passes(mirror: Mirror) -> Iterator[Passes]:
         worker_user=lambda: None,
         own_nginx=False,
         inbox=SimpleQueue(),
-        notifier=Notifier(environment={}),
+        pulse=Pulse(Notifier(environment={})),
         lasting=lasting,
     )
     try:

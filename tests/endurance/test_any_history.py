@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 from scr_watchd.commands.running import Keeper, Lasting, build
 from scr_watchd.daemon.outcome import Published, Unchanged
+from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.reconcile import Site as PassSite
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
@@ -356,7 +357,7 @@ class Passes(History):
             worker_user=lambda: master.worker_user(find_master(reloading)),
             own_nginx=False,
             inbox=SimpleQueue(),
-            notifier=Notifier({}),
+            pulse=Pulse(Notifier({})),
             lasting=self.lasting,
         )
         self.keeper.world.reached = self.reached

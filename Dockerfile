@@ -30,7 +30,8 @@ LABEL org.opencontainers.image.title="scr-watchd" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 STOPSIGNAL SIGTERM
-# 3 says that something in the tree is not served, which is no reason to restart a container.
+# 3 says that something in the tree is not served, which is no reason to restart a container; 4 that the
+# daemon does not run, or hangs.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
     CMD scr-watchd status >/dev/null || [ $? -eq 3 ]
 ENTRYPOINT ["scr-watchd"]

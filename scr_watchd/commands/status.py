@@ -11,7 +11,7 @@ from scr_watchd.commands.asking import state_of
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, counted
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.publish.state import running
+from scr_watchd.publish.state import running, silent_seconds
 
 _ABOUT = """\
 What the daemon serves now, and what it does not.
@@ -21,7 +21,15 @@ examples:
   scr-watchd status ./images               of `scr-watchd serve ./images`
   scr-watchd status --json | jq .generation
 
-exit status: 0 fine, 3 something is not served or not confirmed, 4 not running
+exit status: 0 fine, 3 something is not served or not confirmed, 4 not running, or hanging
+"""
+
+_HANGING_SECONDS = 60.0  # a daemon that goes on says so every ten
+
+
+_HANGS = """\
+hanging:    process {0} gave no sign of life for {1} s: it waits for a disk, or was stopped.
+            Look at the disk of the images and of the state, or end it (kill -KILL {0}) and start it again
 """
 
 
@@ -39,18 +47,23 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         pid = running(state)
         status = statuses.read(state.status)
+        silent = silent_seconds(state) if pid is not None else 0.0
     except (OSError, ValueError) as error:
         raise ScrWatchdError(f"the status in {path} cannot be read: {error}") from error
+    hanging = silent > _HANGING_SECONDS
+    hangs = {"hanging": hanging} if pid is not None else {}
     if arguments.json:
         content = msgspec.to_builtins(status) if status else {}
         print(
             msgspec.json.format(
-                msgspec.json.encode({"running": pid is not None, **content}), indent=1
+                msgspec.json.encode({"running": pid is not None, **hangs, **content}), indent=1
             ).decode()
         )
     else:
+        if hanging:
+            print(_HANGS.format(pid, int(silent)))
         print(_text(status, pid, path))
-    if pid is None:
+    if pid is None or hanging:
         return options.EXIT_NOT_RUNNING
     fine = (
         status is not None

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from scr_watchd.errors import Stopped
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.place import StorePlace, choose
 from scr_watchd.publish.store import Store
 from tests.trees import image, index, make_images, write_image
@@ -250,3 +252,21 @@ def test_pruning_a_repository_of_many_tags_compares_each_but_a_few_times(
     monkeypatch.setattr(Image, "__eq__", counting)
     assert store.prune(taken.images) == 2
     assert compared <= 10 * tags
+
+
+def test_a_stop_ends_it_within_a_blob_that_is_hashed(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", {"app": {"1": image("x" * 3_000_000)}})
+    place = StorePlace(tmp_path / "store", str(tmp_path / "store"), str(root), "")
+    images = Scanner(root, reader=ANYBODY).full().images
+    calls = 0
+
+    def progress() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 10:  # each of the three blobs is read in twelve pieces
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        Store(place, root, hasher=Hasher(root, lambda: None), progress=progress).take(images)
+    assert blob_files(Store(place, root)) == {}
+    assert Store(place, root, hasher=Hasher(root, lambda: None)).take(images).images == images

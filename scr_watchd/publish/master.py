@@ -10,12 +10,12 @@ import os
 import re
 import select
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scr_watchd import threads
 from scr_watchd.files import Reader
 
 _POLL_SECONDS = 0.02
@@ -193,7 +193,7 @@ def call_when_ended(process: Process, call: Callable[[], None]) -> None:
         os.close(descriptor)
         call()
 
-    threading.Thread(target=wait, daemon=True).start()
+    threads.start(wait, name="nginx")  # if it cannot be had, the next pass sees it all the same
 
 
 def reap_orphans(*, keep: int | None = None) -> None:

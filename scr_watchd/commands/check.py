@@ -92,6 +92,8 @@ def _scan(root: Path, settings: Settings, only: str) -> Scan:
         unfinished=scan.unfinished,
         hidden=scan.hidden,
         root=scan.root,
+        beyond=scan.beyond,
+        unlisted=scan.unlisted,
     )
 
 

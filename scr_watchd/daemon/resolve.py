@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from scr_watchd.daemon.guard import held_since, is_another
 from scr_watchd.files import FileId
+from scr_watchd.images.bounds import Unlisted, within_bounds
 from scr_watchd.images.scan import Scan
 from scr_watchd.oci.catalog import (
     Catalog,
@@ -25,13 +26,15 @@ Leaving = Mapping[tuple[RepositoryName, Digest], float]
 Vanished = Mapping[Reference, tuple[Digest, float]]
 """Tags with their last digest, and since when (seconds since 1970) they are gone from the tree."""
 _Tagged = tuple[RepositoryName, Tag, Digest]
+_NONE: frozenset[Digest] = frozenset()
 
 
 class Plain(NamedTuple):
-    """A repository of nothing but images of the tree, and those images."""
+    """A repository of nothing but images of the tree, those images, and which of them no list has."""
 
     images: list[Image]
     repository: Repository
+    unlisted: frozenset[Digest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def resolve(
     is gone leaves every list at once, and can be pulled by digest for the grace period.
     """
     groups = by_repository(images)
-    same = _same(groups, before)
+    same = _same(groups, before, scan.unlisted)
     looked_at = [image for name, group in groups.items() if name not in same for image in group]
     repositories = [each for each in before.catalog.repositories if each.name not in same]
     pinned, vanished = _missing(scan, looked_at, repositories, policy.prefix)
@@ -126,16 +129,24 @@ def resolve(
     holds: tuple[Image, ...] = ()
     if since is not None:
         holds = _stored(((name, tag, digest) for (name, tag), (digest, _) in counted.items()), find)
+    # what stays has bounds of its own: what others drop takes nothing from it, nor it from them
+    bounded = within_bounds((*pins, *holds))
+    staying, unlisted = set(map(id, bounded.images)), _united(scan.unlisted, bounded.unlisted)
+    pins, holds = (tuple(each for each in some if id(each) in staying) for some in (pins, holds))
     present = (*looked_at, *pins, *holds)
     leaving = _leaving(present, repositories, before.leaving, policy, now)
     going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
+    leaves = set(map(id, within_bounds(going.values()).images))
+    going = {key: image for key, image in going.items() if id(image) in leaves}
     ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
     if since is not None:
         ends.append(now + policy.hold_seconds - policy.held_for)
-    made = catalog_of(present, going.values()).repositories
+    made = catalog_of(present, going.values(), unlisted).repositories
     beside = {image.repository for image in (*pins, *holds, *going.values())}
     new: dict[str, Plain] = {
-        each.name: Plain(groups[each.name], each) for each in made if each.name not in beside
+        each.name: Plain(groups[each.name], each, scan.unlisted.get(each.name, _NONE))
+        for each in made
+        if each.name not in beside
     }
     return Resolved(
         catalog=Catalog(tuple(sorted((*same.values(), *made), key=lambda each: each.name))),
@@ -157,7 +168,7 @@ def _still_counted(
     """The tags that vanished before, of which the grace is not over and which are not there again."""
     if not before.vanished:
         return {}
-    there = scan.unfinished | {(image.repository, image.tag) for image in images}
+    there = scan.unfinished | scan.beyond | {(image.repository, image.tag) for image in images}
     return {
         reference: (digest, gone)
         for reference, (digest, gone) in before.vanished.items()
@@ -165,26 +176,35 @@ def _still_counted(
     }
 
 
-def _same(groups: Mapping[str, list[Image]], before: Before) -> dict[str, Repository]:
+def _same(groups: Mapping[str, list[Image]], before: Before, unlisted: Unlisted) -> dict[str, Repository]:
     """The repositories that were plain and are made of the same images again, and that no tag may come back
     to which vanished."""
     found: dict[str, Repository] = {}
     awaiting = {name for name, _ in before.vanished}
     for each in before.catalog.repositories:
         known = before.plain.get(each.name) if each.name not in awaiting else None
-        if known is not None and known.repository is each and known.images == groups.get(each.name):
+        if known is None or known.repository is not each:
+            continue
+        if known.images == groups.get(each.name) and known.unlisted == unlisted.get(each.name, _NONE):
             found[each.name] = each
     return found
 
 
-def catalog_of(images: Iterable[Image], going: Iterable[Image] = ()) -> Catalog:
+def _united(one: Unlisted, other: Unlisted) -> Unlisted:
+    return {name: one.get(name, _NONE) | other.get(name, _NONE) for name in {*one, *other}}
+
+
+def catalog_of(
+    images: Iterable[Image], going: Iterable[Image] = (), unlisted: Unlisted | None = None
+) -> Catalog:
     """The catalog that has every tag and every manifest of ``images``, and as leaving the manifests of
-    ``going``, which no list names any more."""
+    ``going``, which no list names any more; no list names the ``unlisted`` referrers either."""
+    hidden = unlisted or {}
     builder = CatalogBuilder()
     for image in images:
         for manifest in image.manifests:
             builder.manifest(image.repository, manifest.digest, manifest.media_type)
-            if manifest.referral is not None:
+            if manifest.referral is not None and manifest.digest not in hidden.get(image.repository, _NONE):
                 referrer = Referrer(manifest.size, manifest.referral)
                 builder.referrer(image.repository, manifest.digest, referrer)
         if image.tag is not None:
@@ -213,6 +233,8 @@ def _missing(
     pinned: list[_Tagged] = []
     vanished: list[_Tagged] = []
     for name, tag, digest in missing:
+        if (name, tag) in scan.beyond:
+            continue  # neither: it is there, and has no room any more
         stays = (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
         (pinned if stays else vanished).append((name, tag, digest))
     return pinned, vanished

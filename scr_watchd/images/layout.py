@@ -50,8 +50,8 @@ class Found:
     refused: list[tuple[str, RefusedError]] = field(default_factory=list)
     unfinished: list[Tag | None] = field(default_factory=list)
 
-    def problems(self) -> tuple[Problem, ...]:
-        return tuple(Problem(printable(place), why.reason, why.remedy) for place, why in self.refused)
+    def problems(self, owner: int) -> tuple[Problem, ...]:
+        return tuple(Problem(printable(place), why.reason, why.remedy, owner) for place, why in self.refused)
 
 
 class _Descriptor(msgspec.Struct, rename="camel"):
@@ -150,13 +150,21 @@ class Layout:
     """
 
     def __init__(
-        self, descriptor: int, entries: Mapping[str, os.stat_result], *, where: Place, path: str, real: str
+        self,
+        descriptor: int,
+        entries: Mapping[str, os.stat_result],
+        *,
+        where: Place,
+        path: str,
+        real: str,
+        owner: int = 0,
     ) -> None:
         self._descriptor = descriptor
         self._entries = entries
         self._where = where
         self._path = path
         self._real = real
+        self._owner = owner
         self._is_repository = where.tag is None and where.digest is None
 
     @contextmanager
@@ -313,7 +321,7 @@ class Layout:
             raise RefusedError(
                 f"manifest {entry.digest}, or one below it, cannot be read: {error.strerror}", self._again()
             ) from error
-        image = Image(self._real, self._where.repository, tag, manifests, blobs)
+        image = Image(self._real, self._where.repository, tag, manifests, blobs, owner=self._owner)
         return replace(image, files=fingerprint(image, shelves))
 
     def _demand_open(self, where: str, reader: Reader) -> bool:

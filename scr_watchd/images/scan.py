@@ -12,14 +12,14 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
 from scr_watchd.files import FileId, Reader, file_id, open_directory, read_regular
 from scr_watchd.images import layout as layouts
 from scr_watchd.images import mistakes
-from scr_watchd.images.bounds import within_bounds
+from scr_watchd.images.bounds import Unlisted, within_bounds
 from scr_watchd.images.directory import MANIFEST, Shelf, examine, tag_directory
 from scr_watchd.images.layout import Layout
 from scr_watchd.images.reference import Place, RefusedError, layout_place, place
@@ -44,7 +44,8 @@ class Scan:
     ``root`` is the directory that was walked, whatever has come to lie at its path since. ``unfinished``
     are the tags whose directory is there without a complete image. ``hidden`` are the directories
     (relative to the root, which is empty) that could not be looked into, and layouts whose index.json
-    cannot be read: of them, therefore, nothing may be taken for deleted.
+    cannot be read: of them, therefore, nothing may be taken for deleted. ``beyond`` are the tags, and
+    ``unlisted`` the referrers, that are complete and for which the bounds leave no room.
     """
 
     images: tuple[Image, ...]
@@ -52,6 +53,8 @@ class Scan:
     unfinished: frozenset[Reference]
     hidden: tuple[str, ...]
     root: FileId = (0, 0)
+    beyond: frozenset[Reference] = frozenset()
+    unlisted: Unlisted = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class _KnownLayout:
     images: tuple[Image, ...]
     problems: tuple[Problem, ...]
     directories: int
+    owner: int
 
 
 _Memory = dict[str, _Known | _KnownLayout]
@@ -151,17 +155,18 @@ class _AnsweringFor:
     """Lets what goes wrong at a path hide nothing beside it. A class, since there is one for each
     directory, and a generator takes three times as long."""
 
-    __slots__ = ("_path", "_walk")
+    __slots__ = ("_owner", "_path", "_walk")
 
-    def __init__(self, walk: "_Walk", path: str) -> None:
+    def __init__(self, walk: "_Walk", path: str, owner: int) -> None:
         self._walk = walk
         self._path = path
+        self._owner = owner
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        return error is not None and self._walk.answer(self._path, error)
+        return error is not None and self._walk.answer(self._path, error, self._owner)
 
 
 class _Walk:
@@ -217,16 +222,19 @@ class _Walk:
                         path,
                         f"{image.repository}:{image.tag} is there twice, as another image in {other}",
                         f"Remove one of them: rm -r {shell(self._full(path))}",
+                        image.owner,
                     )
-        kept, complaints = within_bounds(image for _, image in images.values())
-        for image, reason, remedy in complaints:
-            self._problem(image.place, reason, remedy)
+        bounded = within_bounds(image for _, image in images.values())
+        for image, reason, remedy in bounded.complaints:
+            self._problem(image.place, reason, remedy, image.owner)
         return Scan(
-            images=kept,
+            images=bounded.images,
             problems=tuple(sorted(self._problems, key=lambda problem: problem.path)),
             unfinished=frozenset(self._unfinished),
             hidden=tuple(sorted(set(self._hidden))),
             root=self._root_id,
+            beyond=bounded.beyond,
+            unlisted=bounded.unlisted,
         )
 
     def root(self, descriptor: int, *, parents: bool) -> None:
@@ -240,10 +248,11 @@ class _Walk:
                     "",
                     f"nginx may not enter {printable(str(each))} (mode {mode:04o})",
                     f"Permit it: chmod o+x {shell(str(each))}",
+                    each.stat().st_uid,
                 )
                 return
         statuses = _entries(descriptor)
-        with _AnsweringFor(self, ""):
+        with _AnsweringFor(self, "", os.fstat(descriptor).st_uid):
             if layouts.is_layout(descriptor, statuses):
                 statuses.pop(layouts.BLOBS, None)
                 raise mistakes.layout_in_the_root(self._shown)
@@ -260,13 +269,13 @@ class _Walk:
             if stat.S_ISDIR(status.st_mode):
                 if self._light and self._is_as_before(parent, name, below, status):
                     continue
-                with _AnsweringFor(self, below):
+                with _AnsweringFor(self, below, status.st_uid):
                     self._directory(parent, name, below, status, depth)
             elif stat.S_ISLNK(status.st_mode):
-                with _AnsweringFor(self, below):
-                    self._link(below)
+                with _AnsweringFor(self, below, status.st_uid):
+                    self._link(below, status.st_uid)
             elif not is_image and (wrong := mistakes.archive(self._full(below), statuses)):
-                self._problem(below, wrong.reason, wrong.remedy)
+                self._problem(below, wrong.reason, wrong.remedy, status.st_uid)
 
     # -- directories -----------------------------------------------------------------------------
 
@@ -278,8 +287,8 @@ class _Walk:
         with open_directory(name, within=parent) as descriptor:
             statuses = _entries(descriptor)
             self.directories += 1
-            with _AnsweringFor(self, path):
-                self._one(descriptor, path, statuses, status=status)
+            with _AnsweringFor(self, path, status.st_uid):
+                self._one(descriptor, path, statuses, status=status, owner=status.st_uid)
             known = self.seen.get(path)
             if known is not None and not known.nested:
                 return
@@ -317,11 +326,12 @@ class _Walk:
         statuses: dict[str, os.stat_result],
         *,
         status: os.stat_result,
+        owner: int,
         real: str | None = None,
     ) -> None:
         """The image, if any, in the directory itself; ``real`` is where a symbolic link led."""
         if layouts.is_layout(descriptor, statuses):
-            self._layout(descriptor, path, statuses, status=status, real=real or path)
+            self._layout(descriptor, path, statuses, status=status, real=real or path, owner=owner)
             return
         if MANIFEST not in statuses:
             self._without_manifest(path, statuses)
@@ -336,12 +346,13 @@ class _Walk:
             and known.entries == entries
             and known.settled
             and known.image.path == (real or path)
+            and known.image.owner == owner
         ):
             self.seen[path if real else known.image.path] = known
             return
         manifests = [each for name, each in statuses.items() if name.endswith(MANIFEST)]
         newest = max(each.st_ctime_ns for each in (status, *manifests))
-        image = self._examine(descriptor, path, real or path, statuses, entries)
+        image = replace(self._examine(descriptor, path, real or path, statuses, entries), owner=owner)
         if known is not None and known.image == image:
             image = known.image
         nested = _has_directories(statuses)
@@ -385,14 +396,17 @@ class _Walk:
         *,
         status: os.stat_result,
         real: str,
+        owner: int,
     ) -> None:
         """The images of a layout. While it cannot be known which those are, what was published stays."""
         within = layouts.statuses(descriptor, ".")
         identity = _identity(status, *within)
         where = layout_place(path, prefix=self._prefix, root=self._shown)
-        layout = Layout(descriptor, statuses, where=where, path=self._full(path), real=real)
+        layout = Layout(descriptor, statuses, where=where, path=self._full(path), real=real, owner=owner)
         known = self._before.get(path)
-        now = known if isinstance(known, _KnownLayout) and known.real == real else None
+        now = (
+            known if isinstance(known, _KnownLayout) and (known.real, known.owner) == (real, owner) else None
+        )
         try:
             with layout.shelves(self._reader) as shelves:
                 if now is None or now.identity != identity or not _is_whole(now, shelves):
@@ -405,8 +419,9 @@ class _Walk:
                         _has_directories(statuses, beside=layouts.BLOBS),
                         real,
                         _kept(found.images, now),
-                        found.problems(),
+                        found.problems(owner),
                         len(shelves) + 1,
+                        owner,
                     )
                     for tag in found.unfinished:
                         self._is_unfinished(Place(where.repository, tag))
@@ -428,7 +443,7 @@ class _Walk:
 
     # -- symbolic links --------------------------------------------------------------------------
 
-    def _link(self, path: str) -> None:
+    def _link(self, path: str, owner: int) -> None:
         """A symbolic link is a tag if it leads to a tag directory inside the root."""
         self._progress()
         try:
@@ -469,15 +484,15 @@ class _Walk:
                         "Link each tag by itself: ln -s ../OLD/TAG NEW/TAG",
                     )
                 return  # the target is being copied, and has a Problem of its own
-            self._one(descriptor, path, statuses, status=status, real=real)
+            self._one(descriptor, path, statuses, status=status, owner=owner, real=real)
 
     # -- what goes wrong -------------------------------------------------------------------------
 
-    def answer(self, path: str, error: BaseException) -> bool:
+    def answer(self, path: str, error: BaseException, owner: int) -> bool:
         """Turn what went wrong at ``path`` into a Problem, unless it is none of the tree's."""
         match error:
             case RefusedError():
-                self._problem(path, error.reason, error.remedy)
+                self._problem(path, error.reason, error.remedy, owner)
             case FileNotFoundError() | NotADirectoryError():
                 # it went away, or was replaced, while we looked: the next pass sees what it is now
                 with suppress(RefusedError):
@@ -490,6 +505,7 @@ class _Walk:
                     f"Permit it: chmod -R go+rX {shell(self._full(path))}"
                     if isinstance(error, PermissionError)
                     else "Look for a failing disk or mount: dmesg | tail",
+                    owner,
                 )
             case _:
                 return False
@@ -502,8 +518,8 @@ class _Walk:
                 f"Permit it: chmod -R go+rX {shell(self._full(path))}",
             )
 
-    def _problem(self, path: str, reason: str, remedy: str) -> None:
-        self._problems.append(Problem(printable(self._full(path)), reason, remedy))
+    def _problem(self, path: str, reason: str, remedy: str, owner: int) -> None:
+        self._problems.append(Problem(printable(self._full(path)), reason, remedy, owner))
 
     def _is_unfinished(self, where: Place) -> None:
         if where.tag is not None:

@@ -14,14 +14,37 @@ Reference = tuple[RepositoryName, Tag]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in the tree that is not served. All three are printable text without line breaks."""
+    """Something in the tree that is not served. All three are printable text without line breaks.
+    ``owner`` is the user whose it is, where that is known."""
 
     path: str
     reason: str
     remedy: str
+    owner: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}. {self.remedy}"
+
+
+def told(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """``problems`` by path, as many as there is room for, which owners share; of each owner the number
+    of those that are not among them."""
+    found = sorted(problems, key=lambda problem: problem.path)
+    if len(found) <= bounds.PROBLEMS:
+        return tuple(found)
+    keys = [(each.path, str(number)) for number, each in enumerate(found)]
+    claims = [
+        bounds.Claim(-1 if each.owner is None else each.owner, key, 1)
+        for key, each in zip(keys, found, strict=True)
+    ]
+    beyond = {each.key: each.owner for each in bounds.left_out(claims, bounds.PROBLEMS)[0]}
+    kept = [each for key, each in zip(keys, found, strict=True) if key not in beyond]
+    numbers = Counter(beyond.values())
+    for key, each in zip(keys, found, strict=True):
+        if number := numbers.pop(beyond.get(key, -2), 0):
+            reason = f"{number:,} more like it have the same owner, and are not named here"
+            kept.append(Problem(each.path, reason, "Mend or remove those that are named", each.owner))
+    return tuple(sorted(kept, key=lambda problem: problem.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +66,7 @@ class Image:
     form, which has the files in itself, or an OCI layout, which may have many images. ``tag`` is ``None``
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
     the others are the children of an index. ``files`` changes whenever one of its files does, even if
-    it says the same.
+    it says the same. ``owner`` is the user whose directory it is, or whose link that leads to it.
     """
 
     path: str
@@ -52,6 +75,7 @@ class Image:
     manifests: tuple[ManifestFile, ...]
     blobs: tuple[Descriptor, ...]
     files: int = 0
+    owner: int = 0
 
     @property
     def digest(self) -> Digest:
@@ -130,6 +154,15 @@ class Catalog:
         }
 
 
+def as_listed(referral: Referral) -> Referral:
+    """``referral`` without its annotations, or its type, if they are beyond their bound."""
+    if bounds.size_of(referral.annotations) > bounds.ANNOTATION_BYTES:
+        referral = replace(referral, annotations={})
+    if len(referral.artifact_type) > bounds.ARTIFACT_TYPE_LENGTH:
+        referral = replace(referral, artifact_type="")
+    return referral
+
+
 class CatalogBuilder:
     """Collects tags and manifests in any order; ``catalog`` sorts them once."""
 
@@ -149,10 +182,9 @@ class CatalogBuilder:
     def referrer(self, name: RepositoryName, digest: Digest, referrer: Referrer) -> None:
         """List a manifest that is, or will be, added to the same repository, with its subject; without
         its annotations or its type if they are beyond their bound."""
-        if bounds.size_of(referrer.referral.annotations) > bounds.ANNOTATION_BYTES:
-            referrer = replace(referrer, referral=replace(referrer.referral, annotations={}))
-        if len(referrer.referral.artifact_type) > bounds.ARTIFACT_TYPE_LENGTH:
-            referrer = replace(referrer, referral=replace(referrer.referral, artifact_type=""))
+        listed = as_listed(referrer.referral)
+        if listed is not referrer.referral:
+            referrer = replace(referrer, referral=listed)
         self._referrers.setdefault(name, {})[digest] = referrer
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:

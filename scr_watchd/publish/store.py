@@ -231,7 +231,15 @@ class Store:
         present = [blob for blob in blobs.values() if self._has(repository, blob)]
         if any(not blob.optional for blob in blobs.values() if blob not in present):
             return None
-        return Image("", repository, tag, tuple(manifests.values()), tuple(present))
+        owner = self._owner(repository, present)
+        return Image("", repository, tag, tuple(manifests.values()), tuple(present), owner=owner)
+
+    def _owner(self, repository: RepositoryName, blobs: list[Descriptor]) -> int:
+        """Whose an image was: a hard link tells."""
+        try:
+            return self._blob(repository, blobs[0].digest).lstat().st_uid
+        except (FileNotFoundError, IndexError):
+            return 0
 
     def prune(self, images: Iterable[Image], *, spare: Collection[RepositoryName] = ()) -> int:
         """Remove everything that none of ``images`` needs, nor an image that waits for its hashes; from the
@@ -721,7 +729,7 @@ def _called(image: Image) -> str:
 
 
 def _problem(root: Path, image: Image, error: _UnusableError) -> Problem:
-    return Problem(printable(f"{root}/{image.place}"), error.reason, error.remedy)
+    return Problem(printable(f"{root}/{image.place}"), error.reason, error.remedy, image.owner)
 
 
 def _changed(what: str) -> _UnusableError:

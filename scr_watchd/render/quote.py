@@ -3,8 +3,9 @@ rendered is a parsed name, tag or digest, whose alphabets need no more than quot
 
 import re
 
-TOKEN_BYTES = 3900
-"""Longest token that is written; nginx refuses one of more than 4095 bytes ("too long parameter")."""
+from scr_watchd.oci import bounds
+
+TOKEN_BYTES = bounds.TOKEN_BYTES
 
 
 def path(text: str) -> str:

@@ -90,7 +90,9 @@ def trees(
             files = _Files.of(image, server_root)
             repository = repositories.setdefault(image.repository, _Repository.of(image.repository))
         except _UntoldError as untold:
-            problems.append(Problem(printable(f"{shown}/{image.place}"), untold.reason, untold.remedy))
+            problems.append(
+                Problem(printable(f"{shown}/{image.place}"), untold.reason, untold.remedy, image.owner)
+            )
         else:
             repository.add(image, files)
     text = _text("single_header.conf") + _catalog(repositories) + _locations(repositories, server_root)

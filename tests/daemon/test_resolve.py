@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scr_watchd.daemon.resolve import Before, Policy, Resolved, catalog_of, resolve
 from scr_watchd.images.scan import Scan
+from scr_watchd.oci import bounds
 from scr_watchd.oci.catalog import Catalog, Image, ManifestFile, Reference
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -276,6 +277,36 @@ def test_a_hold_goes_on_for_what_vanishes_later_and_ends_when_all_come_back() ->
     answer = resolved(scan(), many(9), before=before, policy=policy)
     assert (len(answer.held), answer.held_since, answer.until) == (1, NOW - 5, NOW + 995)
     assert resolved(scan(), many(10), before=before, policy=policy).held_since is None
+
+
+def test_what_has_no_room_any_more_is_neither_held_nor_pinned() -> None:
+    """Else the bounds would end where they are needed: what was published would stay beside what came."""
+    before = Before(catalog_of(many(20)), {}, None, ROOT)
+    beyond = frozenset((each.repository, each.tag) for each in many(20)[4:] if each.tag is not None)
+    seen = Scan(many(4), (), beyond, ("",), beyond=beyond)
+    answer = resolved(seen, many(4), before=before, policy=Policy(hold_seconds=1000))
+    assert (answer.held, answer.held_since, answer.pinned) == ((), None, ())
+    assert len(answer.catalog.tags()) == 4
+
+
+def test_what_is_held_has_bounds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who drops and removes, again and again, must not fill what nginx reads with what is held."""
+    monkeypatch.setattr(bounds, "TREE_COST", 2000)
+    before = Before(catalog_of(many(100)), {}, None, ROOT)
+    answer = resolved(scan(), before=before, policy=Policy(hold_seconds=1000))
+    assert 5 < len(answer.held) < 30
+
+
+def test_a_referrer_that_no_list_has_can_be_pulled_and_comes_back_when_there_is_room() -> None:
+    images = (image(), Image("lib/app/sig", APP[0], Tag("sig"), (SIGNATURE,), ()))
+    full = Scan(images, (), frozenset(), (), unlisted={APP[0]: frozenset({NEW})})
+    first = resolved(full, images)
+    (repository,) = first.catalog.repositories
+    assert (set(repository.manifests), repository.referrers) == ({OLD, NEW}, {})
+    before = Before(first.catalog, {}, None, ROOT, first.plain)
+    assert list(resolved(scan(images=images), images, before=before).catalog.repositories[0].referrers) == [
+        NEW
+    ]
 
 
 NAMES = [RepositoryName(each) for each in ("a", "a/b", "c")]

@@ -1,6 +1,7 @@
 """`scr-watchd status`: what the daemon serves now, and what it does not."""
 
 import argparse
+import pwd
 import time
 from pathlib import Path
 
@@ -108,8 +109,16 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         lines += ["", "served as they were, because their directory holds no complete image now:"]
         lines += [f"  {tag}" for tag in status.pinned]
     for problem in status.problems:
-        lines += ["", f"not served: {problem.path}", f"  {problem.reason}", f"  {problem.remedy}"]
+        whose = "" if problem.owner is None else f" (of {_user(problem.owner)})"
+        lines += ["", f"not served: {problem.path}{whose}", f"  {problem.reason}", f"  {problem.remedy}"]
     return "\n".join(lines)
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _generation(status: Status) -> str:

@@ -30,7 +30,7 @@ from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, Reader, mounts_around
 from scr_watchd.images.scan import Scan, Scanner
-from scr_watchd.oci.catalog import Catalog, Image, Problem
+from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import readers as masters
@@ -416,7 +416,7 @@ def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:
         repositories=len(listed),
         tags=sum(len(each.tags) for each in listed),
         example=next(((each.name, tag) for each in listed for tag in each.tags), None),
-        problems=tuple(sorted((*scan.problems, *taken.problems), key=lambda problem: problem.path)),
+        problems=told((*scan.problems, *taken.problems)),
         pinned=resolved.pinned,
         held=resolved.held,
         held_since=resolved.held_since,

@@ -280,7 +280,7 @@ def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]
 
 
 def _told(problems: tuple[Problem, ...]) -> tuple[ProblemStatus, ...]:
-    return tuple(ProblemStatus(each.path, each.reason, each.remedy) for each in problems)
+    return tuple(ProblemStatus(each.path, each.reason, each.remedy, each.owner) for each in problems)
 
 
 def _links(store: StorePlace | None) -> str:

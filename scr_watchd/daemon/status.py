@@ -13,6 +13,8 @@ class ProblemStatus(msgspec.Struct, frozen=True):
     path: str
     reason: str
     remedy: str
+    owner: int | None = None
+    """The user id of whoever put it there."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

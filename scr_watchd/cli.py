@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from scr_watchd import __version__
 from scr_watchd.errors import ScrWatchdError
+from scr_watchd.words import without_controls
 
 COMMANDS = {
     "run": "your nginx: keep an nginx that somebody else runs in step with the images",
@@ -56,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise ScrWatchdError(what, hint="look at its owner, its mode and the disk") from error
     except ScrWatchdError as error:
-        print(f"scr-watchd: {error.message}", file=sys.stderr)
+        print(f"scr-watchd: {without_controls(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
+            print(f"  hint: {without_controls(error.hint)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         return 130

@@ -140,6 +140,12 @@ def read_regular(name: str, *, within: int, limit: int) -> tuple[bytes, os.stat_
     return content, before
 
 
+def read_file(path: Path, *, limit: int) -> bytes:
+    """The whole regular file ``path``, whose name is no symbolic link. Raises like ``read_regular``."""
+    with open_directory(path.parent) as directory:
+        return read_regular(path.name, within=directory, limit=limit)[0]
+
+
 def write_all(descriptor: int, content: bytes) -> None:
     """Write ``content``. A file object would do, and ask the kernel four things more: it matters where
     10,000 files are written."""

@@ -16,6 +16,21 @@ def printable(text: str) -> str:
     )
 
 
+def shown(text: str) -> str:
+    r"""``text`` of a program, such as what ``printable`` made, as one line of ASCII: all else as ``\xNN``,
+    but a backslash as it is."""
+    if _SAFE.fullmatch(text):
+        return text
+    return "".join(
+        chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in text.encode("utf-8", "surrogatepass")
+    )
+
+
+def without_controls(text: str) -> str:
+    """``text`` in any language, of any number of lines, and nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() or each == "\n" else shown(each) for each in text)
+
+
 def shell(text: str) -> str:
     """``text`` as one word of a shell command, printable."""
     if _SAFE.fullmatch(text):

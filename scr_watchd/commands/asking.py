@@ -1,13 +1,15 @@
-"""How a command asks something of a daemon: a file in its state directory, and a signal."""
+"""How a command asks something of a daemon: a file in its state directory, and a signal if it may."""
 
 import os
-import signal
 from pathlib import Path
 
+from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.publish.state import Request, State, request, running
+from scr_watchd.publish.holder import tell
+from scr_watchd.publish.state import Request, State, request
 from scr_watchd.settings import Settings
+from scr_watchd.words import printable
 
 
 def state_of(root: str | None, settings: Settings) -> State:
@@ -25,14 +27,14 @@ def ask(state: State, what: Request, text: str = "") -> bool:
 
     Raises ``ScrWatchdError`` if it cannot be left there.
     """
+    held, pid = as_owner(state)
     try:
-        request(state, what, text)
-        pid = running(state)
-        if pid:
-            os.kill(pid, signal.SIGUSR1)
+        request(held, what, text)
     except OSError as error:
         raise ScrWatchdError(
-            f"cannot ask the daemon of {state.path}: {error.strerror}",
+            f"cannot ask the daemon of {printable(str(state.path))}: {error.strerror}",
             hint="be the user that it runs as, and name its state directory with --state",
         ) from error
+    if pid:
+        tell(pid, held)
     return pid is not None

@@ -4,12 +4,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TypeGuard
 
 import msgspec
 
 from scr_watchd.commands import options
+from scr_watchd.commands.asking import state_of
+from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.status import Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import LAYOUT
@@ -43,20 +47,29 @@ def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     path = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
     root, only = _root_of(path, settings.root)
-    scan = _scan(root, settings, only)
+    state = _state(root, settings)
+    held, _ = as_owner(state)
+    scan = _scan(root, settings, only, _reader(root, held))
     if arguments.json:
         print(_json(scan))
     else:
         print(_text(scan, root))
-        advice = place.gap(root=root, state=_state(root, settings)) if root.is_dir() else ""
+        advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")
     return options.EXIT_PROBLEMS if scan.problems else 0
 
 
-def _state(root: Path, settings: Settings) -> Path:
-    """The state directory that goes with ``root``: that of a `serve` of it, or the service's."""
-    return settings.state if root == settings.root else find_state(root)
+def _state(root: Path, settings: Settings) -> State:
+    """The state directory that goes with ``root``: the service's, if that is its tree, else of a `serve`."""
+    if root == settings.root:
+        return state_of(None, settings)
+    own = State(settings.state)
+    return own if _is_of(statuses.last(own.status), root) else State(find_state(root))
+
+
+def _is_of(status: Status | None, root: Path) -> TypeGuard[Status]:
+    return status is not None and status.root == printable(str(root))
 
 
 def _root_of(path: Path, root: Path) -> tuple[Path, str]:
@@ -77,11 +90,11 @@ def _root_of(path: Path, root: Path) -> tuple[Path, str]:
     return path, ""
 
 
-def _scan(root: Path, settings: Settings, only: str) -> Scan:
+def _scan(root: Path, settings: Settings, only: str, reader: Reader) -> Scan:
     try:
-        scan = Scanner(root, reader=_reader(root, settings), prefix=settings.name_prefix).full()
+        scan = Scanner(root, reader=reader, prefix=settings.name_prefix).full()
     except OSError as error:
-        raise ScrWatchdError(f"{root} cannot be read: {error.strerror}") from error
+        raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
     if not only:
         return scan
     shown = f"{root}/{only}"
@@ -97,13 +110,12 @@ def _scan(root: Path, settings: Settings, only: str) -> Scan:
     )
 
 
-def _reader(root: Path, settings: Settings) -> Reader:
+def _reader(root: Path, state: State) -> Reader:
     """Whom the daemon of this tree found to read it; everybody where there is none to tell."""
-    for state in (find_state(root), settings.state):
-        status = statuses.last(State(state).status)
-        if status is not None and status.root == printable(str(root)):
-            uid, gids = status.reader
-            return Reader(uid, frozenset(gids))
+    status = statuses.last(state.status)
+    if _is_of(status, root):
+        uid, gids = status.reader
+        return Reader(uid, frozenset(gids))
     return ANYBODY
 
 
@@ -115,7 +127,7 @@ def _text(scan: Scan, root: Path) -> str:
         lines += ["", f"not served: {problem.path}", f"  {problem.reason}", f"  {problem.remedy}"]
     if scan.problems:
         lines.append("")
-    lines.append(f"{root}: {len(scan.images)} to serve, {len(scan.problems)} not")
+    lines.append(f"{printable(str(root))}: {len(scan.images)} to serve, {len(scan.problems)} not")
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import is_ours, make_directory
-from scr_watchd.publish.state import State, running
+from scr_watchd.publish.holder import running
+from scr_watchd.publish.state import State
 
 
 def candidates(root: Path) -> Iterator[Path]:

@@ -33,7 +33,7 @@ from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.master import NotRunningError, Process, call_when_ended
 from scr_watchd.publish.reload import find_master
-from scr_watchd.publish.state import State
+from scr_watchd.publish.state import State, left
 from scr_watchd.publish.store import Store
 from scr_watchd.settings import Settings
 
@@ -61,6 +61,7 @@ class Keeper:
     """How often something is known to have changed; counted in other threads."""
     _reader: Process | None = None
     _hints_before: int = 0
+    _requests: frozenset[tuple[int, int]] = frozenset()
     _settled: bool = False
     _is_first: bool = True
 
@@ -74,6 +75,7 @@ class Keeper:
         self._is_first = False
         expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
         self._hints_before = self.hints
+        self._requests = left(self.world.state)  # this pass finds them
         outcome = reconcile(self.world, full=full)
         self._follow_nginx()
         self._settled = isinstance(outcome, Published | Unchanged) and self.world.scan is not None
@@ -96,6 +98,12 @@ class Keeper:
             if master != self._reader:
                 self._reader = master
                 call_when_ended(master, self.look_again)
+
+    def asked(self) -> bool:
+        """Whether there are requests that no pass has seen. One that stays until it can be granted is no
+        news."""
+        before, self._requests = self._requests, left(self.world.state)
+        return not self._requests <= before
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +259,7 @@ def keep(
         progress=pulse,
         seconds_to_ping=pulse.seconds,
         tend=tend,
+        asked=lambda: now.asked(),
     )
     if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
         notifier.ready("serving what was published last; looking at the tree")

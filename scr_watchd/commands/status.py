@@ -9,10 +9,13 @@ import msgspec
 
 from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
+from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, counted
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.publish.state import running, silent_seconds
+from scr_watchd.publish.holder import is_daemon
+from scr_watchd.publish.state import silent_seconds
+from scr_watchd.words import printable, shell
 
 _ABOUT = """\
 What the daemon serves now, and what it does not.
@@ -29,8 +32,8 @@ _HANGING_SECONDS = 60.0  # a daemon that goes on says so every ten
 
 
 _HANGS = """\
-hanging:    process {0} gave no sign of life for {1} s: it waits for a disk, or was stopped.
-            Look at the disk of the images and of the state, or end it (kill -KILL {0}) and start it again
+hanging:    {} gave no sign of life for {} s: it waits for a disk, or was stopped.
+            Look at the disk of the images and of the state, or end it{} and start it again
 """
 
 
@@ -46,11 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     state = state_of(arguments.root, settings)
     path = state.path
     try:
-        pid = running(state)
-        status = statuses.read(state.status)
-        silent = silent_seconds(state) if pid is not None else 0.0
+        held, pid = as_owner(state)
+        status = statuses.read(held.status)
+        silent = silent_seconds(held) if pid is not None else 0.0
     except (OSError, ValueError) as error:
-        raise ScrWatchdError(f"the status in {path} cannot be read: {error}") from error
+        raise ScrWatchdError(
+            f"the status in {printable(str(path))} cannot be read: {printable(str(error))}"
+        ) from error
     hanging = silent > _HANGING_SECONDS
     hangs = {"hanging": hanging} if pid is not None else {}
     if arguments.json:
@@ -62,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     else:
         if hanging:
-            print(_HANGS.format(pid, int(silent)))
+            known = pid is not None and is_daemon(pid, held)  # else its number may be anybody's
+            who, how = (f"process {pid}", f" (kill -KILL {pid})") if known else ("the daemon", "")
+            print(_HANGS.format(who, int(silent), how))
         print(_text(status, pid, path))
     if pid is None or hanging:
         return options.EXIT_NOT_RUNNING
@@ -78,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _text(status: Status | None, pid: int | None, path: Path) -> str:
     if status is None:
         return (
-            f"running (process {pid}), first pass under way"
-            if pid
-            else f"not running, and never was in {path}"
+            f"{_running(pid)}, first pass under way"
+            if pid is not None
+            else f"not running, and never was in {printable(str(path))}"
         )
     gone = "not running" if status.own_nginx else "not running; nginx serves what was published last"
     rows = {
-        "daemon": f"running (process {pid})" if pid else gone,
+        "daemon": _running(pid) if pid is not None else gone,
         "state": status.message,
         "images": f"{status.images} in {counted(status.repositories, 'repository')}, from {status.root}",
         "generation": _generation(status),
@@ -103,7 +110,7 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
             "",
             f"held since {_ago(status.held_since)}, because too many vanished at once; to let them go: ",
         ]
-        lines[-1] += f"scr-watchd accept --state {status.state}"
+        lines[-1] += f"scr-watchd accept --state {shell(str(path))}"
         lines += [f"  {tag}" for tag in status.held]
     if status.pinned:
         lines += ["", "served as they were, because their directory holds no complete image now:"]
@@ -119,6 +126,10 @@ def _user(uid: int) -> str:
         return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
     except KeyError:
         return f"uid {uid}"
+
+
+def _running(pid: int) -> str:
+    return f"running (process {pid})" if pid else "running"
 
 
 def _generation(status: Status) -> str:

@@ -14,6 +14,7 @@ from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest
 from scr_watchd.publish.hashing import has_digest
+from scr_watchd.words import printable
 
 _ABOUT = """\
 Read every byte of every complete image, at idle priority, and name each image with a blob whose bytes
@@ -46,13 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
         scan = Scanner(root, reader=me(), prefix=settings.name_prefix).full()
         rotten = _rotten(root, scan.images, _Progress(scan.images, arguments.rate))
     except OSError as error:
-        raise ScrWatchdError(f"{error.filename or root} cannot be read: {error.strerror}") from error
+        raise ScrWatchdError(
+            f"{printable(str(error.filename or root))} cannot be read: {error.strerror}"
+        ) from error
     for image, file in rotten:
         name = f"{image.repository}:{image.tag}" if image.tag else f"{image.repository}@{image.digest}"
-        print(f"rotten: {name}: {file} cannot be read, or its bytes are not those that its name says")
+        print(
+            f"rotten: {name}: {printable(file)} cannot be read, or its bytes are not those that its name says"
+        )
     for problem in scan.problems:
         print(f"incomplete: {problem}")
-    print(f"{root}: {len(scan.images)} images read, {len(rotten)} rotten, {len(scan.problems)} incomplete")
+    counted = f"{len(scan.images)} images read, {len(rotten)} rotten, {len(scan.problems)} incomplete"
+    print(f"{printable(str(root))}: {counted}")
     return options.EXIT_PROBLEMS if rotten or scan.problems else 0
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
+from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.images.layout import tags_in
 from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from scr_watchd.publish.state import State, read_published, running
+from scr_watchd.publish.holder import running
+from scr_watchd.publish.state import State, read_published
 from scr_watchd.words import printable
 
 _ABOUT = """\
@@ -51,22 +53,38 @@ def run(arguments: argparse.Namespace) -> int:
     deadline = time.monotonic() + arguments.timeout
     broken_since: float | None = None
     alone_since: float | None = None
+    held, pid = as_owner(state)
     while True:
+        if pid is None:
+            held, pid = as_owner(state)  # it may only come to be
         wanted = _digest(places, name, tag)
-        published = _published(state).get((name, tag))
+        published = _published(held, state.path).get((name, tag))
         if published is not None and wanted in (None, published):
             print(published)
             return 0
-        problem = _problem(statuses.last(state.status), places)
+        status = statuses.last(held.status)
+        problem = _problem(status, places)
         now = time.monotonic()
         broken_since = None if problem is None else broken_since or now
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
             print(f"{problem.path}: {problem.reason}\n{problem.remedy}")
             return options.EXIT_PROBLEMS
-        alone_since = None if running(state) else alone_since or now
+        # before its first pass has ended, a root's daemon is not seen by who may not read its lock
+        alone = running(held) is None and (pid is None or status is not None)
+        alone_since = None if not alone else alone_since or now
         if now >= deadline or (alone_since is not None and now - alone_since >= _SETTLED_SECONDS):
-            return _give_up(state, name, tag, places)
+            break
         time.sleep(_POLL_SECONDS)
+    if alone:
+        print(f"the daemon of {printable(str(state.path))} does not run: scr-watchd run")
+        return options.EXIT_NOT_RUNNING
+    if not any(map(os.path.lexists, places[:2])) and wanted is None:
+        print(
+            f"there is no {name}:{tag}: neither {printable(str(places[0]))} nor {printable(str(places[1]))}"
+        )
+        return options.EXIT_PROBLEMS
+    print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
+    return _EXIT_NOT_YET
 
 
 def _reference(text: str) -> tuple[RepositoryName, Tag]:
@@ -99,26 +117,16 @@ def _digest(places: list[Path], name: RepositoryName, tag: Tag) -> Digest | None
     return None
 
 
-def _published(state: State) -> dict[tuple[RepositoryName, Tag], Digest]:
+def _published(state: State, path: Path) -> dict[tuple[RepositoryName, Tag], Digest]:
     try:
         record = read_published(state)
     except (OSError, ValueError) as error:
-        raise ScrWatchdError(f"what {state.path} has published cannot be read: {error}") from error
+        raise ScrWatchdError(
+            f"what {printable(str(path))} has published cannot be read: {printable(str(error))}"
+        ) from error
     return record.catalog.tags() if record else {}
 
 
 def _problem(status: Status | None, places: list[Path]) -> ProblemStatus | None:
     paths = {printable(str(place)) for place in places}
     return next((each for each in status.problems if each.path in paths), None) if status else None
-
-
-def _give_up(state: State, name: RepositoryName, tag: Tag, places: list[Path]) -> int:
-    if running(state) is None:
-        print(f"the daemon of {state.path} does not run: scr-watchd run")
-        return options.EXIT_NOT_RUNNING
-    if not any(place.exists() for place in places[:2]) and _digest(places, name, tag) is None:
-        print(f"there is no {name}:{tag}: neither {places[0]} nor {places[1]}")
-        return options.EXIT_PROBLEMS
-    status = statuses.last(state.status)
-    print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
-    return _EXIT_NOT_YET

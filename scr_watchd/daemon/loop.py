@@ -12,6 +12,7 @@ from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.timetable import Rhythm, Timetable
 
 _LONGEST_WAIT = 3600.0
+_ASKED_SECONDS = 2.0
 
 
 class Wake(enum.Enum):
@@ -33,7 +34,8 @@ class Hooks:
     ``look`` makes a pass, ``has_events`` says whether file events come, ``report`` takes an outcome
     and returns when (monotonic) it wants another look, ``reconfigure`` reads the settings again,
     ``tend`` looks after a child and returns when it wants to be called next, ``progress`` is called
-    at least every ``seconds_to_ping``.
+    at least every ``seconds_to_ping``. ``asked`` says whether somebody left a request since the last
+    time: who leaves one may not be permitted to signal us.
     """
 
     look: Look
@@ -43,14 +45,16 @@ class Hooks:
     progress: Callable[[], None]
     seconds_to_ping: Callable[[], float]
     tend: Callable[[], float] = lambda: math.inf
+    asked: Callable[[], bool] = lambda: False
 
 
 def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
     """Keep nginx in step with the images tree until told to stop."""
     timetable = Timetable(rhythm)
     tend_at = hooks.tend()
+    asked_at = -math.inf
     while True:
-        wakes = _next(inbox, until=min(timetable.due, tend_at), ping=hooks.seconds_to_ping)
+        wakes = _next(inbox, until=min(timetable.due, tend_at, asked_at), ping=hooks.seconds_to_ping)
         hooks.progress()
         now = time.monotonic()
         if Wake.STOP in wakes:
@@ -63,6 +67,10 @@ def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
             timetable.asked()
         if Wake.CHILD in wakes or now >= tend_at:
             tend_at = hooks.tend()
+        if now >= asked_at:
+            asked_at = now + _ASKED_SECONDS
+            if hooks.asked():
+                timetable.asked()
         if now >= timetable.due:  # asked after every wake: a steady stream of them must not put it off
             _look(hooks, timetable, now)
 

@@ -28,7 +28,7 @@ from scr_watchd.daemon.outcome import (
 )
 from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import FileId, Reader, mounts_around
+from scr_watchd.files import FileId, NotRegularError, Reader, mounts_around
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.publish import included
@@ -140,9 +140,10 @@ def recall(world: World) -> str:
     for read in (records.read_published, records.read_pending):
         try:
             found.append(read(world.state))
-        except ValueError as error:
+        except (ValueError, NotRegularError) as error:
             found.append(None)
-            damaged.append(f"what was noted in {world.state.path} is damaged, and the tree decides: {error}")
+            why = printable(str(error))
+            damaged.append(f"what was noted in {world.state.path} is damaged, and the tree decides: {why}")
     published, pending = found
     world.first = published is None and pending is None
     current = _current(world)

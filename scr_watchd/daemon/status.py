@@ -3,10 +3,13 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from scr_watchd.files import write_atomically
+from scr_watchd.files import read_file, write_atomically
+from scr_watchd.publish.state import STATUS_BYTES
+from scr_watchd.words import shown
 
 
 class ProblemStatus(msgspec.Struct, frozen=True):
@@ -79,13 +82,26 @@ def put(path: Path, content: bytes, replace: Callable[[Path, bytes], None]) -> N
 
 
 def read(path: Path) -> Status | None:
-    """The status in ``path``; ``None`` if there is none. Raises ``ValueError`` if it is damaged."""
+    """The status in ``path``, its texts fit for a terminal; ``None`` if there is none.
+
+    Raises ``ValueError`` if it is damaged, and ``OSError`` if it is no file that may be read whole.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Status)
+        status = msgspec.json.decode(read_file(path, limit=STATUS_BYTES), type=Status)
     except FileNotFoundError:
         return None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    return msgspec.convert(_shown(msgspec.to_builtins(status)), Status)
+
+
+def _shown(value: Any) -> Any:
+    """``value`` with each text in it as a terminal may have it: whoever writes STATE wrote that."""
+    if isinstance(value, str):
+        return "\n".join(map(shown, value.split("\n")))
+    if isinstance(value, dict):
+        return {key: _shown(each) for key, each in value.items()}
+    return [_shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def last(path: Path) -> Status | None:

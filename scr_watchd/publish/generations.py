@@ -6,6 +6,7 @@
 One rename(2) of the link changes all three at once, also on an upgrade or when going back.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,7 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scr_watchd.files import make_directory, sync_directory, write_atomically, write_synced
+from scr_watchd.files import (
+    NotRegularError,
+    make_directory,
+    read_file,
+    sync_directory,
+    write_atomically,
+    write_synced,
+)
+
+_FILE_BYTES = 1 << 30  # what renders to more, no nginx has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,13 @@ class Generations:
         return target.name if (self.current / "http.conf").is_file() else None
 
     def read(self, generation: str) -> dict[str, bytes]:
-        """The files of a generation."""
+        """The files of a generation; what cannot be one of ours is left out."""
         path = self._generations / generation
-        return {name: (path / name).read_bytes() for name in sorted(os.listdir(path))}
+        found = {}
+        for name in sorted(os.listdir(path)):
+            with contextlib.suppress(NotRegularError):
+                found[name] = read_file(path / name, limit=_FILE_BYTES)
+        return found
 
     def is_as_written(self, generation: str) -> bool:
         """Whether nobody has touched the files of a generation since we wrote or compared them."""
@@ -125,6 +139,6 @@ def _marks(path: Path) -> _Marks:
 
 def _holds(path: Path, content: bytes) -> bool:
     try:
-        return path.read_bytes() == content
+        return read_file(path, limit=len(content)) == content
     except OSError:
         return False

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd import threads
-from scr_watchd.files import Reader
+from scr_watchd.files import Reader, read_file
 
 _POLL_SECONDS = 0.02
+_PID_FILE_BYTES = 64
 _TITLE = re.compile(r"[a-z]+: (master|worker) process(?P<rest>.*)", re.DOTALL)
 
 
@@ -42,7 +43,8 @@ def by_pid_file(path: Path) -> Process:
     """The master that ``path`` names. Raises ``NotRunningError`` also if the file is empty, as
     `nginx -t` leaves it, or names a process that is no nginx master."""
     try:
-        text = path.read_text(errors="replace").strip()
+        # of serve's, in STATE, anybody may have made something else; an operator's may be a link
+        text = read_file(Path(os.path.realpath(path)), limit=_PID_FILE_BYTES).decode(errors="replace").strip()
     except FileNotFoundError:
         if path.with_name(f"{path.name}.oldbin").exists():
             upgrading = f"nginx is being upgraded, and its new master has not written {path} yet"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from scr_watchd.files import swap_in
+from scr_watchd.files import read_file, swap_in
 from scr_watchd.publish.master import Process
 
+_FILE_BYTES = 64 << 10
 _TICKS = os.sysconf("SC_CLK_TCK")
 _READING_SECONDS = 60.0
 """nginx reads its configuration before it becomes a daemon: its master may be younger than what it read,
@@ -52,8 +53,8 @@ def write(path: Path, generation: str, readers: Readers) -> None:
 def read(path: Path, generation: str) -> Readers:
     """What is noted of the readers of ``generation``; nobody, if nothing is."""
     try:
-        noted = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, ValueError):
+        noted = msgspec.json.decode(read_file(path, limit=_FILE_BYTES), type=_File)
+    except (OSError, ValueError, RecursionError):
         return Readers()
     if noted.generation != generation:
         return Readers()

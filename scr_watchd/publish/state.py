@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,10 +25,24 @@ from typing import Literal
 import msgspec
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import FileId, make_directory, sync_directory, write_atomically
+from scr_watchd.files import (
+    FileId,
+    NotRegularError,
+    make_directory,
+    read_file,
+    sync_directory,
+    write_atomically,
+)
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Reference, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+
+STATUS_BYTES = 64 << 20  # 100,000 Problems
+RECORD_BYTES = 256 << 20  # a million tags
+_REQUEST_BYTES = 64
+_PID_BYTES = 20
+LOCK_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+MOST_PID = 1 << 22  # the kernel's PID_MAX_LIMIT
 
 _TRIES, _TRY_SECONDS = 10, 0.05
 
@@ -112,7 +127,8 @@ def _lock(state: State) -> int:
     try:
         make_directory(state.path)
         # for nobody else: who can open it could hold it, and no daemon would start
-        descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | LOCK_FLAGS, 0o600)
+        demand_file(descriptor)
     except OSError as error:
         raise ScrWatchdError(
             f"cannot write the state directory {state.path}: {error.strerror}",
@@ -125,7 +141,7 @@ def _lock(state: State) -> int:
             if tries_left:  # a command that looks whether a daemon runs holds it for a moment
                 time.sleep(_TRY_SECONDS)
                 continue
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = pid_in(descriptor) or "unknown"
             os.close(descriptor)
             raise ScrWatchdError(
                 f"another scr-watchd (process {holder}) works on {state.path}",
@@ -146,34 +162,17 @@ def silent_seconds(state: State) -> float:
     return max(0.0, time.time() - state.lock.stat().st_mtime)
 
 
-def running(state: State) -> int | None:
-    """The process id of the daemon that has ``state``, or ``None`` if there is none."""
-    try:
-        descriptor = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except PermissionError:  # another user's: then what its status says has to do
-        return _told_pid(state)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno != errno.EWOULDBLOCK:
-            raise
-        return int(os.pread(descriptor, 20, 0) or b"0")
-    else:
-        return None
-    finally:
+def demand_file(descriptor: int) -> None:
+    """Close ``descriptor`` and raise ``NotRegularError`` if it is something else."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise NotRegularError(errno.ENXIO, "the lock is not a regular file")
 
 
-def _told_pid(state: State) -> int | None:
-    """The process that last wrote the status, if it still is one of ours."""
-    try:
-        pid = int(msgspec.json.decode(state.status.read_bytes())["pid"])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return pid if b"scr" in command else None
+def pid_in(descriptor: int) -> int:
+    """The process id that a lock holds; 0 if it holds something else."""
+    text = os.pread(descriptor, _PID_BYTES, 0).strip()
+    return int(text) if text.isdigit() and int(text) <= MOST_PID else 0
 
 
 # -- what was published ----------------------------------------------------------------------------
@@ -284,7 +283,7 @@ def read_published(state: State) -> Record | None:
 def _read(path: Path) -> Record | None:
     """The record in ``path``, ``None`` if there is none; ``ValueError`` if it is damaged."""
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=_RecordFile)
+        content = msgspec.json.decode(read_file(path, limit=RECORD_BYTES), type=_RecordFile)
         if content.format != _FORMAT:
             raise ValueError(f"{path} is of another version (format {content.format})")
         builder = CatalogBuilder()
@@ -318,17 +317,31 @@ REQUESTS: tuple[Request, ...] = ("accept", "prune")
 
 
 def request(state: State, what: Request, text: str = "") -> None:
-    """Leave a request; whoever has it leaves is told by SIGUSR1 to look."""
-    write_atomically(state.path / f"{what}.request", text.encode())
+    """Leave a request. The daemon looks every two seconds, and at once when SIGUSR1 tells it."""
+    write_atomically(_request_file(state, what), text.encode())
 
 
 def requested(state: State, what: Request) -> str | None:
-    """The text of a request that is still there."""
+    """The text of a request that is still there. What cannot be read asks for nothing."""
     try:
-        return (state.path / f"{what}.request").read_text(errors="replace")
-    except FileNotFoundError:
+        return read_file(_request_file(state, what), limit=_REQUEST_BYTES).decode("utf-8", "replace")
+    except OSError:
         return None
 
 
+def left(state: State) -> frozenset[tuple[int, int]]:
+    """What tells the requests that are there from others that come later."""
+    found = set()
+    for what in REQUESTS:
+        with contextlib.suppress(OSError):
+            status = os.lstat(_request_file(state, what))
+            found.add((status.st_ino, status.st_mtime_ns))
+    return frozenset(found)
+
+
 def answered(state: State, what: Request) -> None:
-    (state.path / f"{what}.request").unlink(missing_ok=True)
+    _request_file(state, what).unlink(missing_ok=True)
+
+
+def _request_file(state: State, what: Request) -> Path:
+    return state.path / f"{what}.request"

@@ -16,7 +16,8 @@ from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import state as records
-from scr_watchd.publish.state import Record, State, answered, locked, request, requested, running
+from scr_watchd.publish.holder import running
+from scr_watchd.publish.state import Record, State, answered, locked, request, requested
 
 A, B, C = (Digest(f"sha256:{letter * 64}") for letter in "abc")
 APP, GONE = RepositoryName("lib/app"), RepositoryName("gone")
@@ -218,7 +219,8 @@ def test_the_second_daemon_is_told_of_the_first_until_that_is_killed(state: Stat
 
 
 def test_who_looks_whether_a_daemon_runs_keeps_none_from_starting(state: State) -> None:
-    look = "import sys; from pathlib import Path; from scr_watchd.publish.state import State, running\n"
+    look = "import sys; from pathlib import Path; from scr_watchd.publish.holder import running\n"
+    look += "from scr_watchd.publish.state import State\n"
     look += "while running(State(Path(sys.argv[1]))) != int(sys.argv[2]): pass"
     with locked(state):
         pass

@@ -1,8 +1,11 @@
 """`scr-watchd wait`: until an image that was just dropped in can be pulled, or cannot."""
 
 import argparse
+import contextlib
+import errno
 import os
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,8 +15,10 @@ from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import open_directory, read_regular
 from scr_watchd.images.layout import tags_in
 from scr_watchd.images.reference import Place, RefusedError
+from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.holder import running
 from scr_watchd.publish.state import State, read_published
@@ -57,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     while True:
         if pid is None:
             held, pid = as_owner(state)  # it may only come to be
-        wanted = _digest(places, name, tag)
+        wanted = _digest(root, places, name, tag)
         published = _published(held, state.path).get((name, tag))
         if published is not None and wanted in (None, published):
             print(published)
@@ -100,21 +105,36 @@ def _places(root: Path, name: str, tag: str) -> list[Path]:
     return [root / f"{name}:{tag}", root / name / tag, root / name]
 
 
-def _digest(places: list[Path], name: RepositoryName, tag: Tag) -> Digest | None:
+def _digest(root: Path, places: list[Path], name: RepositoryName, tag: Tag) -> Digest | None:
     """The digest of the manifest that lies in the tree now."""
     directory, deeper, layout = places
     for place in (directory, deeper):
         try:
-            return Digest(f"sha256:{sha256((place / 'manifest.json').read_bytes()).hexdigest()}")
+            with _opened(root, place) as descriptor:
+                raw, _ = read_regular("manifest.json", within=descriptor, limit=MANIFEST_BYTES)
+            return Digest(f"sha256:{sha256(raw).hexdigest()}")
         except OSError:
             continue  # not there, or not for us to read: then any published version will do
     for place, called in ((directory, Place(name, tag)), (layout, Place(name, None))):
         try:
-            if digest := tags_in(place, called).get(tag):
+            with _opened(root, place) as descriptor:
+                digest = tags_in(descriptor, called, str(place)).get(tag)
+            if digest:
                 return digest
         except (OSError, RefusedError):
             continue
     return None
+
+
+@contextlib.contextmanager
+def _opened(root: Path, place: Path) -> Iterator[int]:
+    """The directory ``place`` of the tree, or that of the tree which a link there leads to, as the daemon
+    finds it. Raises ``OSError``."""
+    real = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
+    if real.startswith("../"):
+        raise FileNotFoundError(errno.ENOENT, "it leads out of the tree", str(place))
+    with open_directory(root) as top, open_directory(real, within=top) as descriptor:
+        yield descriptor
 
 
 def _published(state: State, path: Path) -> dict[tuple[RepositoryName, Tag], Digest]:

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -114,15 +113,15 @@ def statuses(parent: int, name: str) -> list[os.stat_result]:
     return [status for status in found if status is not None]
 
 
-def tags_in(directory: Path, where: Place) -> dict[Tag, Digest]:
-    """What the layout ``directory``, which lies at ``where``, says that its tags are.
+def tags_in(descriptor: int, where: Place, path: str) -> dict[Tag, Digest]:
+    """What the layout in the open directory ``descriptor``, which lies at ``where``, says that its tags
+    are; ``path`` is the directory as messages show it.
 
     Raises ``OSError`` or ``RefusedError`` if it cannot be read.
     """
-    with open_directory(directory) as descriptor:
-        entries = {name: os.lstat(directory / name) for name in os.listdir(descriptor)}
-        layout = Layout(descriptor, entries, where=where, path=str(directory), real="")
-        return layout.tags()
+    found = {name: _lstat(name, descriptor) for name in (LAYOUT, INDEX)}
+    entries = {name: status for name, status in found.items() if status is not None}
+    return Layout(descriptor, entries, where=where, path=path, real="").tags()
 
 
 def fingerprint(image: Image, shelves: Mapping[str, Shelf]) -> int:

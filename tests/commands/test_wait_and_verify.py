@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from scr_watchd.commands.wait import _digest as digest_in
+from scr_watchd.oci.names import RepositoryName, Tag
 from tests.commands.test_never_wrong import rotten_image, started
 from tests.commands.test_run import Host, host
 from tests.daemons import daemon, remove, scr_watchd, since
@@ -66,6 +68,49 @@ def test_wait_waits_for_the_new_image_where_one_is_replaced(started: Host) -> No
         result = wait_for(started, "app:1")
         assert (result.returncode, result.stdout) == (0, f"{second.digest}\n")
         assert started.site.ask("/v2/app/manifests/1").body == second.raw
+
+
+@pytest.mark.parametrize("file", ["1/manifest.json", "manifest.json", "index.json"])
+@pytest.mark.parametrize("kind", ["FIFO", "endless", "huge"])
+def test_wait_ends_in_time_whatever_the_manifest_is(tmp_path: Path, file: str, kind: str) -> None:
+    """It would hang at a FIFO, and 3 GB are more than it may take here."""
+    path = tmp_path / ("app:1" if file == "manifest.json" else "app") / file
+    path.parent.mkdir(parents=True)
+    (path.parent / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    match kind:
+        case "FIFO":
+            os.mkfifo(path)
+        case "endless":
+            path.symlink_to("/dev/zero")
+        case _:
+            with path.open("wb") as stream:
+                stream.truncate(3 << 30)
+    wait = [sys.executable, "-m", "scr_watchd", "wait", "app:1", "--timeout", "0.2"]
+    began = time.monotonic()
+    result = subprocess.run(
+        ["prlimit", f"--as={1 << 30}", *wait, "--root", tmp_path, "--state", tmp_path / "state"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (4, ""), "no daemon runs"
+    assert since(began) < 20
+
+
+def test_wait_follows_no_link_out_of_the_tree(tmp_path: Path) -> None:
+    """What lies elsewhere is not what the daemon serves; a link within the tree is."""
+    elsewhere = write_image(tmp_path / "elsewhere" / "app" / "1", image("first"))
+    (tmp_path / "images").mkdir()
+    inside = write_image(tmp_path / "images" / "lib" / "1", image("second"))
+    for name, target in (("out", elsewhere), ("in", inside)):
+        (tmp_path / "images" / name).mkdir()
+        (tmp_path / "images" / name / "1").symlink_to(target)
+    root = tmp_path / "images"
+    found = {
+        name: digest_in(
+            root, [root / f"{name}:1", root / name / "1", root / name], RepositoryName(name), Tag("1")
+        )
+        for name in ("out", "in")
+    }
+    assert found == {"out": None, "in": image("second").digest}
 
 
 def test_wait_ends_where_nothing_can_come(started: Host) -> None:

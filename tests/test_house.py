@@ -21,7 +21,7 @@ LADDER = [
     {"commands"},
     {"daemon"},
     {"images", "render", "publish"},
-    {"files", "words", "threads"},
+    {"files", "words", "threads", "trust"},
     {"oci", "settings"},
     {"errors"},
 ]

@@ -156,15 +156,16 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` in one step: a reader, or a crash, finds the old content or the new, whole."""
-    with _beside(path, content, mode) as descriptor:
-        os.fsync(descriptor)
-    sync_directory(path.parent)
+    with open_directory(path.parent) as directory:
+        with _beside(path, content, mode, within=directory) as descriptor:
+            os.fsync(descriptor)
+        os.fsync(directory)
 
 
 def swap_in(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` in one step for readers; a power cut may leave anything. For what is written
     often, and made anew after a start: it does not make the disk work."""
-    with _beside(path, content, mode):
+    with open_directory(path.parent) as directory, _beside(path, content, mode, within=directory):
         pass
 
 
@@ -176,24 +177,41 @@ def write_synced(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, content: bytes, mode: int) -> Iterator[int]:
-    """A descriptor of a file with ``content`` that becomes ``path`` when the block ends."""
-    temporary = path.with_name(f".{path.name}.new")
-    with _written(temporary, content, mode) as descriptor:
-        yield descriptor
-    temporary.rename(path)
+def _beside(path: Path, content: bytes, mode: int, *, within: int) -> Iterator[int]:
+    """A descriptor of a file with ``content`` that becomes ``path``, in the directory ``within``, when the
+    block ends."""
+    temporary = f".{path.name}.new"
+    try:
+        with _written(temporary, content, mode, within=within) as descriptor:
+            yield descriptor
+        os.rename(temporary, path.name, src_dir_fd=within, dst_dir_fd=within)
+    except OSError as error:
+        if error.filename == temporary:
+            error.filename = str(path.with_name(temporary))
+        raise
 
 
 @contextlib.contextmanager
-def _written(path: Path, content: bytes, mode: int) -> Iterator[int]:
-    """A descriptor of ``path``, which has ``content`` and ``mode``, whatever the umask is."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+def _written(name: str | Path, content: bytes, mode: int, *, within: int | None = None) -> Iterator[int]:
+    """A descriptor of the new file ``name``, which has ``content`` and ``mode``, whatever the umask is."""
+    descriptor = create(name, within=within)
     try:
         write_all(descriptor, content)
         os.fchmod(descriptor, mode)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def create(name: str | Path, *, within: int | None = None) -> int:
+    """A descriptor of a file that nobody had before. What is there goes first: a crash left it behind,
+    or somebody planted it, such as a link to what we were to write to, or a FIFO to wait at."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o600, dir_fd=within)
+    except FileExistsError:
+        os.unlink(name, dir_fd=within)
+        return os.open(name, flags, 0o600, dir_fd=within)
 
 
 def sync_directory(path: Path) -> None:
@@ -204,11 +222,51 @@ def sync_directory(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """``mkdir -p`` with modes that nginx's workers can pass, whatever the umask is."""
-    try:
-        path.mkdir()
-    except FileExistsError:
+    if os.path.lexists(path):
         return
+    make_directory(path.parent)
+    with open_directory(path.parent) as parent:
+        os.close(_open_or_make(path.name, parent))
+
+
+def open_inside(place: Path, path: str) -> int:
+    """A descriptor of the directory ``path`` in ``place``; what is not there is made.
+
+    No component of ``path`` may be a symbolic link, or belong to anybody but root, us and the owner of
+    ``place``: then it raises ``PermissionError``, for somebody put it there to have us work in it.
+    """
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    owners = {0, os.geteuid(), os.fstat(descriptor).st_uid}
+    for part in path.split("/"):
+        try:
+            below = _open_or_make(part, descriptor)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise PermissionError(errno.EPERM, "no directory of ours", f"{place}/{path}") from error
+            raise
+        finally:
+            os.close(descriptor)
+        descriptor = below
+        if os.fstat(descriptor).st_uid not in owners:
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, "no directory of ours", f"{place}/{path}")
+    return descriptor
+
+
+def make_inside(place: Path, path: str) -> None:
+    """Like ``open_inside``, for who needs no descriptor."""
+    os.close(open_inside(place, path))
+
+
+def _open_or_make(name: str, parent: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
-        make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-    path.chmod(0o755)
+        try:
+            # closed at first: an ACL that it inherits, or a umask, must not open it to others for a moment
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:  # somebody was faster
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        os.fchmod(descriptor, 0o755)
+        return descriptor

@@ -13,6 +13,7 @@ from scr_watchd.files import (
     make_directory,
     me,
     open_directory,
+    open_inside,
     read_regular,
     sync_directory,
     write_atomically,
@@ -167,12 +168,56 @@ def test_what_a_crash_left_behind_does_not_stop_the_next_write(tmp_path: Path) -
     assert (tmp_path / "file").read_bytes() == b"whole"
 
 
-def test_a_link_in_the_place_of_the_temporary_is_not_written_through(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO"])
+def test_what_was_planted_in_the_place_of_the_temporary_is_neither_written_nor_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
-    (tmp_path / ".file.new").symlink_to("victim")
-    with pytest.raises(OSError, match="symbolic link"):
-        write_atomically(tmp_path / "file", b"new")
+    match kind:
+        case "symbolic link":
+            (tmp_path / ".file.new").symlink_to("victim")
+        case "hard link":
+            (tmp_path / ".file.new").hardlink_to(tmp_path / "victim")
+        case _:
+            os.mkfifo(tmp_path / ".file.new")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
     assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "a stranger's"])
+def test_a_directory_inside_is_made_and_never_somebody_elses(tmp_path: Path, kind: str) -> None:
+    os.close(open_inside(tmp_path, "a/b"))
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
+    (tmp_path / "a" / "b").rmdir()
+    before = descriptors()
+    match kind:
+        case "link":
+            (tmp_path / "a" / "b").symlink_to(tmp_path)
+        case "file":
+            (tmp_path / "a" / "b").touch()
+        case _:
+            if os.geteuid() != 0:
+                pytest.skip("only root can have a directory of somebody else's")
+            (tmp_path / "a" / "b").mkdir()
+            os.chown(tmp_path / "a" / "b", 65534, -1)
+    with pytest.raises(PermissionError, match="no directory of ours"):
+        open_inside(tmp_path, "a/b/c")
+    assert descriptors() == before
+    assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+def test_a_new_directory_is_open_to_nobody_else_for_no_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree may have a default ACL, which counts instead of the umask; then nothing may be planted."""
+    before, seen = os.umask(0), []
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, _: seen.append(os.fstat(descriptor).st_mode & 0o777))
+    try:
+        os.close(open_inside(tmp_path, "a/b"))
+    finally:
+        os.umask(before)
+    assert seen == [0o700, 0o700]
 
 
 def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:

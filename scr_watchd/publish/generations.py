@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scr_watchd.files import (
     NotRegularError,
-    make_directory,
+    make_inside,
     read_file,
     sync_directory,
     write_atomically,
@@ -39,6 +39,7 @@ class Generations:
 
     def __init__(self, directory: Path) -> None:
         self.current = directory / "current"
+        self._state = directory.parent
         self._generations = directory / "generations"
         self._written: dict[str, _Marks] = {}
 
@@ -76,10 +77,9 @@ class Generations:
         if path.is_dir():
             self.repair(generation, files)
         else:
-            make_directory(self._generations)
             new = self._generations / f".{generation}.new"
             shutil.rmtree(new, ignore_errors=True)
-            make_directory(new)
+            make_inside(self._state, str(new.relative_to(self._state)))
             for name, content in files.items():
                 write_synced(new / name, content)
             sync_directory(new)

@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory
+from scr_watchd.files import make_inside
 
 _POLL_SECONDS = 0.1
 _END_SECONDS = 0.2  # for what a reload command has to tidy up
@@ -96,7 +96,7 @@ def check(
     within ``seconds``.
     """
     shutil.rmtree(scratch, ignore_errors=True)
-    make_directory(scratch)
+    make_inside(scratch.parent, scratch.name)
     config = template(
         "check.conf",
         USER=user_directive(os.geteuid()),

@@ -33,9 +33,12 @@ from scr_watchd.files import (
     FileId,
     NotRegularError,
     Reader,
+    create,
     file_id,
     make_directory,
+    make_inside,
     open_directory,
+    open_inside,
     read_regular,
     write_all,
 )
@@ -266,9 +269,10 @@ class Store:
     def prune_former(self) -> None:
         """Remove what version 0.1 kept elsewhere. Call it once nginx is known to read another generation
         than one of that version."""
-        shutil.rmtree(self._former_copies, ignore_errors=True)
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(self._former_copies))
+        with suppress(OSError), open_directory(self.place.path) as store:
+            with open_directory(".manifests", within=store) as directory:
+                shutil.rmtree("sha256", ignore_errors=True, dir_fd=directory)
+            os.rmdir(".manifests", dir_fd=store)
 
     def _repositories(self) -> Iterator[str]:
         """Every directory of the store that may hold blobs or manifests."""
@@ -280,30 +284,40 @@ class Store:
 
     def _prune_repository(self, repository: str, images: list[Image]) -> int:
         """Remove what none of ``images`` needs of a repository, and what is empty then."""
-        base = f"{self.place.path}/{repository}"
         blobs = {blob.digest.hex for image in images for blob in image.blobs}
-        removed = self._prune_files(f"{base}/.blobs", lambda _, name: name in blobs)
+        removed = self._prune_files(f"{repository}/.blobs", lambda _, name: name in blobs)
         copies = {
             f"{each.media_type.number}/{each.digest.hex}" for image in images for each in image.manifests
         }
         removed += self._prune_files(
-            f"{base}/.manifests", lambda path, name: f"{os.path.basename(path)}/{name}" in copies
+            f"{repository}/.manifests", lambda path, name: f"{os.path.basename(path)}/{name}" in copies
         )
         self._remove_empty(repository)
         return removed
 
     def _prune_files(self, top: str, is_needed: Callable[[str, str], bool]) -> int:
+        """Remove the files below ``top``, a directory of the store, that are not needed, and what is empty
+        then. What a link leads to is not ours to remove."""
         removed = 0
-        for path, _, files in os.walk(top, topdown=False):
-            for name in files:
-                if not is_needed(path, name):
-                    os.unlink(f"{path}/{name}")
-                    removed += 1
-            if not os.listdir(path):
-                os.rmdir(path)
-                self._marks.pop(path, None)
-            elif path in self._marks:
-                self._marks[path] = _mark(path)
+        try:
+            with open_directory(self.place.path) as store, open_directory(top, within=store) as opened:
+                for below, _, files, directory in os.fwalk(".", topdown=False, dir_fd=opened):
+                    path = os.path.normpath(f"{self.place.path}/{top}/{below}")
+                    for name in files:
+                        if not is_needed(path, name):
+                            os.unlink(name, dir_fd=directory)
+                            removed += 1
+                    if os.listdir(directory):
+                        if path in self._marks:
+                            self._marks[path] = _mark(path)
+                    else:
+                        os.rmdir(os.path.normpath(f"{top}/{below}"), dir_fd=store)
+                        self._marks.pop(path, None)
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError as error:
+            error.filename = f"{self.place.path}/{top}"
+            raise
         return removed
 
     def _remove_empty(self, repository: str) -> None:
@@ -523,10 +537,10 @@ class Store:
         """A descriptor of the directory for blobs, open until another is asked for, and its path."""
         if self._open is None or self._open.of != (repository, algorithm):
             self._close()
-            place = f"{self.place.path}/{repository}/.blobs/{algorithm}"
-            make_directory(Path(place))
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            self._open = _Open((repository, algorithm), descriptor, place)
+            path = f"{repository}/.blobs/{algorithm}"
+            make_directory(self.place.path)
+            descriptor = open_inside(self.place.path, path)
+            self._open = _Open((repository, algorithm), descriptor, f"{self.place.path}/{path}")
         return self._open.descriptor, self._open.place
 
     def _close(self) -> None:
@@ -641,10 +655,11 @@ class Store:
         """Write ``new``, which becomes ``copy`` with the next ``_sync``."""
         moment = _moment(digest)
         try:
-            descriptor = _create(new)
+            descriptor = create(new)
         except FileNotFoundError:
-            make_directory(Path(new).parent)
-            descriptor = _create(new)
+            make_directory(self.place.path)
+            make_inside(self.place.path, os.path.relpath(os.path.dirname(new), self.place.path))
+            descriptor = create(new)
         try:
             write_all(descriptor, raw)
             os.fchmod(descriptor, 0o644)
@@ -771,16 +786,6 @@ def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
         return os.stat(path, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _create(path: str) -> int:
-    """A descriptor of a new file; one that a crash left behind is removed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags)
-    except FileExistsError:
-        os.unlink(path)
-        return os.open(path, flags)
 
 
 def _unlink(name: str, directory: int | None = None) -> None:

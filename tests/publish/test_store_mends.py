@@ -1,5 +1,6 @@
 """The store mends itself: what was copied again, rotted, was lost, or was linked by others."""
 
+import contextlib
 import errno
 import json
 import os
@@ -683,3 +684,25 @@ def test_a_problem_of_a_root_that_is_no_utf8_is_printable(tmp_path: Path) -> Non
     (problem,) = store.take(scan.images).problems
     assert problem.path == rf"{tmp_path}/im\xffages/app/1"
     assert str(problem).isascii()
+
+
+@pytest.mark.parametrize("where", ["app/.blobs", "app/.blobs/sha256", "app"])
+def test_nothing_is_pruned_or_linked_through_a_directory_that_is_a_link(
+    tree: Tree, tmp_path: Path, where: str
+) -> None:
+    """Who could put one into a store once would have root remove whatever it leads to."""
+    tree.take()
+    victims = tmp_path / "victims"
+    for name in ("precious", ".blobs/precious", ".blobs/sha256/precious", "sha256/precious"):
+        path = victims / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"precious")
+    shutil.move(tree.path / where, tmp_path / "away")
+    (tree.path / where).symlink_to(victims)
+    before = sorted(victims.rglob("*"))
+    again = Tree(tree.root, tree.path)
+    with pytest.raises(PermissionError, match="no directory of ours"):
+        again.take()
+    with contextlib.suppress(NotADirectoryError):
+        again.store.prune(())
+    assert sorted(victims.rglob("*")) == before

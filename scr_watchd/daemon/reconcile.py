@@ -95,6 +95,8 @@ class World:
     first: bool = True
     """Whether nothing was ever published from this state directory."""
     reader_is_known: bool = False
+    has_root_workers: bool = False
+    """Whether nginx's workers run as root, who could read whatever a link leads to."""
     reached: Callable[[str], None] = lambda _: None
     """Told of each step of a pass that is done; tests end the process there."""
     reloaded_at: float = float("-inf")
@@ -230,6 +232,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
         list_repositories=world.list_repositories,
         mirrors=world.mirrors,
         memory=world.memory,
+        follow_links=not world.has_root_workers,
     )
     record = _record(world, rendered, resolved, scan.root)
 

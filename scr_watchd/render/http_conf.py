@@ -54,16 +54,18 @@ def render(
     list_repositories: bool = True,
     mirrors: Mapping[str, str] = _NO_MIRRORS,
     memory: Memory | None = None,
+    follow_links: bool = True,
 ) -> Rendered:
     """One generation for ``catalog``; ``store`` is the store's path as nginx sees it, and ``mirrors``
     are prefixes of names by the host that they mirror. A repository that is the very object of the last
-    call with this ``memory``, under the same number, is not rendered again.
+    call with this ``memory``, under the same number, is not rendered again. Without ``follow_links`` nginx
+    follows none in the store.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
     contents = {
         "hash.conf": static("hash.conf"),
-        "server.conf": static("server.conf"),
+        "server.conf": static("server.conf") if follow_links else _server_without_links(),
         "http.conf": _http(
             catalog, store, mirrors, {} if memory is None else memory, list_repositories=list_repositories
         ),
@@ -71,6 +73,12 @@ def render(
     generation = _id(contents)
     contents["http.conf"] += _closing(generation)
     return Rendered(generation, contents)
+
+
+@cache
+def _server_without_links() -> bytes:
+    off, on = b"disable_symlinks off;", b"disable_symlinks on from=$scr_store;"
+    return static("server.conf").replace(off, on)
 
 
 def _http(

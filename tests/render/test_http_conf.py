@@ -94,6 +94,14 @@ def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) ->
     assert found == (GOLDEN / name).read_text()
 
 
+def test_workers_that_run_as_root_follow_no_link_in_the_store() -> None:
+    first, second = render(small(), store="/store"), render(small(), store="/store", follow_links=False)
+    differ = {name for name in first.files if first.files[name] != second.files[name]}
+    assert differ == {"server.conf", "http.conf"}, "http.conf says the id"
+    before, after = (each.files["server.conf"].decode().splitlines() for each in (first, second))
+    assert set(after) - set(before) == {"    disable_symlinks on from=$scr_store;"}
+
+
 def test_the_blocks_of_a_long_list_are_those_that_were_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tokens of 90 bytes, or the file would be long."""
     monkeypatch.setattr(quote, "TOKEN_BYTES", 90)

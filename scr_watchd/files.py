@@ -71,13 +71,6 @@ def mounts_around(root: Path) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether nobody but root and us can exchange what lies in the directory ``path``."""
-    status = path.lstat()
-    exchangeable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-    return stat.S_ISDIR(status.st_mode) and status.st_uid in (os.geteuid(), 0) and not exchangeable
-
-
 def me() -> Reader:
     """The user that this process runs as."""
     return Reader(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))

@@ -8,9 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import is_ours, make_directory
+from scr_watchd.files import ANYBODY, make_directory, open_directory
 from scr_watchd.publish.holder import running
 from scr_watchd.publish.state import State
+from scr_watchd.trust import weak_place, weak_way
 
 
 def candidates(root: Path) -> Iterator[Path]:
@@ -26,23 +27,57 @@ def candidates(root: Path) -> Iterator[Path]:
 
 
 def make_state(root: Path) -> Path:
-    """The first candidate that is ours, made if need be: what lies there is read by an nginx that may
-    be root's. Raises ``ScrWatchdError``."""
+    """The first candidate that nobody else can exchange, made if need be: what lies there is read by an
+    nginx that may be root's. As root, one outside of ``root`` must be open to nginx's workers too.
+    Raises ``ScrWatchdError``."""
+    reasons = []
     for path in candidates(root):
         try:
-            if not is_ours(Path(os.path.realpath(path.parent))):
-                continue
-            make_directory(path)
-            if path.parent == root and not (path / ".gitignore").exists():
-                (path / ".gitignore").write_text("*\n")
-            if is_ours(path) and os.access(path, os.W_OK):
-                return path
-        except OSError:
-            continue  # a read-only root is ordinary: the images of a container are often mounted so
+            reason = weak_way(path) or _closed(path, root)
+            if not reason:  # else nothing is made there
+                make_directory(path)
+                reason = f"{path} is a symbolic link" if path.is_symlink() else weak_place(path)
+        except OSError as error:  # a read-only root is ordinary: images of a container are often mounted so
+            reason = f"{error.filename}: {error.strerror}"
+        if not reason and not os.access(path, os.W_OK):
+            reason = f"{path} cannot be written"
+        if not reason:
+            if path.parent == root:
+                _ignored_by_git(path)
+            return path
+        reasons.append(reason)
     raise ScrWatchdError(
-        f"no state directory for {root} can be written",
-        hint="name one that can be with --state; in a container that is read-only, mount a tmpfs at /run",
+        f"there is no state directory for {root} that nobody else could exchange: {'; '.join(reasons)}",
+        hint="name one with --state that you may write, best one that with every directory above it only "
+        "root and you may write; in a container that is read-only, mount a tmpfs at /run",
     )
+
+
+def _closed(path: Path, root: Path) -> str:
+    """What keeps workers of root's nginx, who are nobody, from a state outside of ``root``."""
+    if os.geteuid() != 0 or path.parent == root:
+        return ""
+    private = closed_to_others(path.parent)
+    return f"{private} is closed to nginx's workers" if private else ""
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """The first directory on the way to ``path``, or itself, that not everybody may enter."""
+    real = Path(os.path.realpath(path))
+    return next(
+        (each for each in (*reversed(real.parents), real) if not ANYBODY.may_enter(each.stat())), None
+    )
+
+
+def _ignored_by_git(state: Path) -> None:
+    """Have git pass over what lies in a tree that somebody may keep with it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileExistsError), open_directory(state) as directory:
+        descriptor = os.open(".gitignore", flags, 0o644, dir_fd=directory)
+        try:
+            os.write(descriptor, b"*\n")
+        finally:
+            os.close(descriptor)
 
 
 def find_state(root: Path) -> Path:

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from scr_watchd.commands import options
+from scr_watchd.commands.judging import Judge, judge_of
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed, Rejected, Unconfirmed
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     inbox: Inbox = SimpleQueue()
     lasting = Lasting()
 
-    def made(now: Settings) -> Keeper:
+    def made(now: Settings, judge: Judge) -> Keeper:
         site, reader = _site(now, pulse)
         keeper = build(
             now,
@@ -79,19 +80,22 @@ def run(arguments: argparse.Namespace) -> int:
             pulse=pulse,
             lasting=lasting,
         )
-        keeper.world.keep_lock = lock.keep
+        judge.watch_over(keeper, keep_lock=lock.keep)
         keeper.world.reader_is_known = bool(now.nginx_user)
         return keeper
 
     def rebuild() -> Keeper:
-        new, _ = _load(arguments)
+        new, origins = _load(arguments)
         if new.state != settings.state:
             raise ConfigurationError("another state directory needs a restart")
-        return made(new)
+        return made(new, judge_of(new, origins))
 
+    judge = judge_of(settings, origins)
+    judge.check_state()  # before anything is written there
     with locked(State(settings.state)) as lock, signals(inbox, pulse, hangup=Wake.RELOAD):
+        judge.check_state()
         pulse.beat = lock.beat
-        keeper = made(settings)
+        keeper = made(settings, judge)
         if arguments.once:
             return _once(keeper)
         keep(keeper, inbox, pulse, rebuild=rebuild, tend=_tend)

@@ -11,7 +11,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from scr_watchd.commands import options
-from scr_watchd.commands.places import make_state
+from scr_watchd.commands.judging import DERIVED, Judge, against_root_workers, judge_of
+from scr_watchd.commands.places import closed_to_others, make_state
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.pulse import Pulse
@@ -20,11 +21,12 @@ from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.errors import ConfigurationError, ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader, me
-from scr_watchd.publish import nginx
+from scr_watchd.publish import nginx, place
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.server import Address, Server
 from scr_watchd.publish.state import State, locked
 from scr_watchd.settings import NAMES, Settings, show
+from scr_watchd.words import shell
 
 log = logging.getLogger("scr_watchd")
 
@@ -74,20 +76,26 @@ def run(arguments: argparse.Namespace) -> int:
     # to a terminal that is closed SIGHUP means the end; without one it means: settings again
     hangup = Wake.STOP if sys.stdin is not None and sys.stdin.isatty() else Wake.RELOAD
 
-    with locked(State(settings.state)) as lock, signals(inbox, pulse, hangup=hangup):
+    judge = judge_of(settings, origins)
+    judge.check_state()  # before anything is written there
+    state = State(settings.state)
+    with locked(state) as lock, signals(inbox, pulse, hangup=hangup):
+        judge.check_state()
         pulse.beat = lock.beat
         program = nginx.inspect(_program(settings.nginx), progress=pulse)
+        worker_uid = _worker_uid(settings)
         server = Server(
             program,
-            settings.state / "serve",
-            current=settings.state / "nginx" / "current",
-            worker_uid=_worker_uid(settings),
+            state.serve,
+            current=state.nginx / "current",
+            worker_uid=worker_uid,
+            judge=judge.check_state,
             progress=pulse,
         )
         server.end_leftovers()
         address = _free(wish)
 
-        def made(now: Settings) -> Keeper:
+        def made(now: Settings, judge: Judge) -> Keeper:
             keeper = build(
                 now,
                 _site(now, program, server),
@@ -98,16 +106,17 @@ def run(arguments: argparse.Namespace) -> int:
                 pulse=pulse,
                 lasting=lasting,
             )
-            keeper.world.keep_lock = lock.keep
+            judge.root_workers = worker_uid == 0
+            judge.watch_over(keeper, keep_lock=lock.keep)
             if os.getpid() != 1:  # where a container's port is published we do not know
                 keeper.reporter.address = address.reachable
             return keeper
 
         def rebuild() -> Keeper:
-            new, _ = _load(arguments)
+            new, origins = _load(arguments)
             if (new.state, new.root) != (settings.state, settings.root):
                 raise ConfigurationError("another root or state directory needs a restart")
-            return made(new)
+            return made(new, judge_of(new, origins))
 
         def tend() -> float:
             said, again = server.tend()
@@ -115,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
                 log.warning("%s", said)
             return again
 
-        keeper = made(settings)
+        keeper = made(settings, judge)
         try:
             server.start(address)
             log.info("listening on %s", address)
@@ -135,7 +144,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
         )
     if origins["state"] == "default":
         settings, derived = options.load(arguments, **overrides, state=str(make_state(settings.root)))
-        origins = {**derived, "state": "derived from root"}
+        origins = {**derived, "state": DERIVED}
     return settings, origins
 
 
@@ -200,17 +209,34 @@ def _reader() -> Reader:
 
 
 def _worker_uid(settings: Settings) -> int:
-    """As root: nobody, if nobody can reach the state directory, else root."""
+    """As root: nobody. Where nobody cannot reach what is served root, if nobody else can exchange that.
+
+    Raises ``ScrWatchdError`` if neither can be.
+    """
     if os.geteuid() != 0:
         return os.geteuid()
     try:
         nobody = pwd.getpwnam("nobody").pw_uid
     except KeyError:
-        return 0
-    for place in (settings.state, settings.root):  # the store may lie in either
-        real = Path(os.path.realpath(place))
-        private = [each for each in (*real.parents, real) if not ANYBODY.may_enter(each.stat())]
-        if private:
-            log.info("nginx's workers run as root, because %s is private to it", private[0])
-            return 0
-    return nobody
+        nobody = 0
+    chosen = place.choose(
+        root=settings.root,
+        state=settings.state,
+        store=None if settings.store == "auto" else Path(settings.store),
+        server_root=None,
+    )
+    served = (
+        (settings.state, chosen.path) if chosen.hard_links else (settings.state, chosen.path, settings.root)
+    )
+    private = next(filter(None, map(closed_to_others, served)), None)
+    if nobody and private is None:
+        return nobody
+    told = "there is no user nobody" if private is None else f"{private} is private to it"
+    reason = against_root_workers(settings.root, settings.state, chosen)
+    if reason:
+        raise ScrWatchdError(
+            f"nginx's workers would have to run as root, because {told}, but {reason}",
+            hint=f"chmod o+x {shell(str(private or settings.root))}, or run it as who owns the images",
+        )
+    log.info("nginx's workers run as root, because %s", told)
+    return 0

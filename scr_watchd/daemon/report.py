@@ -51,7 +51,7 @@ class Reporter:
 
     ``own_nginx`` says that nginx ends with us, ``last`` is the status that a former daemon left.
     ``address`` is where images can be pulled from, if we know; ``patient`` False says at once what is
-    not served.
+    not served; ``may_write`` tells whether the files still lie where nobody else could exchange them.
     """
 
     status_file: Path
@@ -63,6 +63,7 @@ class Reporter:
     last: Status | None = None
     address: str = ""
     patient: bool = True
+    may_write: Callable[[], bool] = lambda: True
     store: StorePlace | None = None
     watch: str = ""
     watch_mode: str = ""
@@ -255,6 +256,8 @@ class Reporter:
 
     def _put(self, path: Path, write: Callable[[], None]) -> bool:
         """Whether ``path`` could be written; that it could not is said once."""
+        if not self.may_write():  # which the pass has said
+            return False
         try:
             write()
         except OSError as error:

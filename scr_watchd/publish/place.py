@@ -4,13 +4,15 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import is_ours, make_directory
+from scr_watchd.files import make_directory, open_directory
 from scr_watchd.settings import can_be_included
+from scr_watchd.trust import weak_place, weak_way
 from scr_watchd.words import shell
 
 
@@ -18,17 +20,30 @@ from scr_watchd.words import shell
 class StorePlace:
     """Where the store is, how nginx sees the root and the store, and why links are hard or not.
 
-    ``obstacle`` is empty where hard links work; else what stands in their way, as a clause.
+    ``obstacle`` is empty where hard links work; else what stands in their way, as a clause, and ``cost``
+    is what that means for who operates it, and which lines would cure it.
     """
 
     path: Path
     seen_as: str
     root_seen_as: str
     obstacle: str
+    cost: str = ""
 
     @property
     def hard_links(self) -> bool:
         return not self.obstacle
+
+    @property
+    def own(self) -> Iterator[Path]:
+        """What lies in the store and belongs to who made it: all but the blobs."""
+        yield self.path / ".lock"
+        for directory, names, files in os.walk(self.path):
+            yield from (Path(directory, name) for name in names)
+            if directory.endswith("/.blobs"):
+                names.clear()
+            elif directory.endswith("/.manifests/sha256"):
+                yield from (Path(directory, name) for name in files)
 
 
 def choose(
@@ -37,7 +52,11 @@ def choose(
     """The configured ``store``, or the first place of STATE/store and ROOT/.scr-watchd/store where a
     hard link to a file of ``root`` can be made and which no other daemon has, or STATE/store with
     symbolic links. ``ours`` are the stores that this process has locked."""
-    seen_root = server_root or os.path.realpath(root)
+    place = _choose(root, state, store, server_root or os.path.realpath(root), ours)
+    return place if place.hard_links else replace(place, cost=_cost(place, root=root, state=state))
+
+
+def _choose(root: Path, state: Path, store: Path | None, seen_root: str, ours: Container[Path]) -> StorePlace:
     if store is not None:
         return _place(store, root, seen_root, _obstacle(root, store))
     inside, outside = root / ".scr-watchd" / "store", state / "store"
@@ -52,9 +71,12 @@ def choose(
 def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
     """Whether the store can be below the root: there nobody may exchange it for something else, and no
     other daemon have it."""
-    if not is_ours(Path(os.path.realpath(root))) or _obstacle(root, inside):
+    if inside.parent.is_symlink() or inside.is_symlink() or weak_place(inside):
         return False
-    return is_ours(inside.parent) and is_ours(inside) and (inside in ours or not _is_taken(inside))
+    # made now, and judged again: somebody may have been faster in a sticky directory
+    if _obstacle(root, inside) or inside.is_symlink() or weak_place(inside):
+        return False
+    return inside in ours or not _is_taken(inside)
 
 
 def lock(store: Path) -> int:
@@ -104,37 +126,57 @@ def _obstacle(root: Path, store: Path) -> str:
     system look alike and are not."""
     if _mount(root)[1] == "overlay":
         return f"{root} lies on an overlay file system, where a hard link copies the file"
-    temporary = root / f".scr-watchd-probe-{os.getpid()}"
     error: OSError | None = None
     try:
-        for sample in _samples(root):
-            try:
-                _try_link(sample, store)
-            except OSError as problem:
-                error = problem  # it may be somebody else's, or gone by now: others tell more
-            else:
-                return ""
-        if error is None:
-            temporary.touch()
-            _try_link(temporary, store)
+        make_directory(store)
+        with open_directory(root) as source, open_directory(store) as target:
+            for sample in _samples(root):
+                try:
+                    _try_link(sample, target)
+                except OSError as problem:
+                    error = problem  # it may be somebody else's, or gone by now: others tell more
+                else:
+                    return ""
+            if error is None:
+                with _probe(source) as name:
+                    _try_link(name, target, within=source)
     except OSError as problem:
         error = problem
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return f"a hard link from {root} to {store} fails: {error.strerror}" if error else ""
 
 
-def _try_link(sample: Path, store: Path) -> None:
-    make_directory(store)
-    probe = store / f".probe-{os.getpid()}"
-    probe.unlink(missing_ok=True)
-    os.link(sample, probe, follow_symlinks=False)
-    probe.unlink()
+@contextlib.contextmanager
+def _probe(directory: int) -> Iterator[str]:
+    """A new file, of a name that nobody can have put there before."""
+    name = f".scr-watchd-probe-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(name, flags, 0o600, dir_fd=directory))
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+
+
+def _try_link(sample: str | Path, store: int, *, within: int | None = None) -> None:
+    probe = f".probe-{secrets.token_hex(8)}"
+    os.link(sample, probe, src_dir_fd=within, dst_dir_fd=store, follow_symlinks=False)
+    os.unlink(probe, dir_fd=store)
+
+
+_COST = (
+    "Replacing a tag has a gap, and whoever writes the images can have nginx serve any file that its workers "
+    "may read, until the next look"
+)
+
+
+def _cost(place: StorePlace, *, root: Path, state: Path) -> str:
+    cure = "Keep the images, the state and the store on one mount that scr-watchd may write"
+    return gap(root=root, state=state) or f"{_COST}, because {place.obstacle}. {cure}"
 
 
 def gap(*, root: Path, state: Path) -> str:
-    """Why replacing a tag has a gap here, and the lines that would close it; empty if it has none.
+    """What symbolic links cost here, why, and the lines that would make hard ones; empty if they are hard.
 
     Unlike ``choose`` it tries nothing and changes nothing: it compares mounts.
     """
@@ -142,11 +184,11 @@ def gap(*, root: Path, state: Path) -> str:
     state_point, _ = _mount(state)
     if kind == "overlay":
         return (
-            f"Replacing a tag has a gap, because {root} lies on an overlay file system. Mount a volume "
+            f"{_COST}, because {root} lies on an overlay file system. Mount a volume "
             "that holds both the images and the state, and name them:\n"
             '  root  = "/var/lib/scr-watchd/images"\n  state = "/var/lib/scr-watchd"'
         )
-    if point == state_point or (os.access(root, os.W_OK) and is_ours(Path(os.path.realpath(root)))):
+    if point == state_point or (os.access(root, os.W_OK) and not weak_place(root)):
         return ""
     cures = ['  in the settings:  root = "/var/lib/scr-watchd/images", state = "/var/lib/scr-watchd"']
     if _device(root) == _device(state):
@@ -154,11 +196,11 @@ def gap(*, root: Path, state: Path) -> str:
         cures.append(
             f"  or in the unit:   ReadWritePaths={common}   (one line for both: each is a mount of its own)"
         )
-    if os.access(root, os.W_OK) and root.stat().st_uid in (os.geteuid(), 0):
+    if os.access(root, os.W_OK) and root.stat().st_uid in (os.geteuid(), 0) and not weak_way(root):
         sticky = f"chmod +t {shell(str(root))}"
         cures.append(f"  or in a shell:    {sticky}   (then nobody can exchange a store that lies in there)")
     told = (
-        f"Replacing a tag has a gap, because no hard link can be made from {root} (mount {point}) to "
+        f"{_COST}, because no hard link can be made from {root} (mount {point}) to "
         f"{state} (mount {state_point}). Keep both on one mount that scr-watchd may write:"
     )
     return "\n".join((told, *cures))
@@ -168,6 +210,10 @@ def _device(path: Path) -> int:
     """That of the nearest directory that is there."""
     there = next(each for each in (path, *path.parents) if each.exists())
     return there.stat().st_dev
+
+
+def is_mount_point(path: Path) -> bool:
+    return _mount(path)[0] == os.path.realpath(path)
 
 
 def _samples(root: Path) -> Iterator[Path]:

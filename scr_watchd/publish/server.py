@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory, write_atomically
+from scr_watchd.files import make_inside, write_atomically
 from scr_watchd.publish import master
 from scr_watchd.publish.master import NotRunningError, Process
 from scr_watchd.publish.nginx import Nginx, inside_quotes, temp_paths, template, user_directive
@@ -67,7 +67,8 @@ class Server:
     """An nginx in ``directory`` that serves the generation behind ``current``.
 
     ``worker_uid`` is whom its workers run as if we are root; ``progress`` is called while it waits for
-    nginx, but not in ``stop``.
+    nginx, but not in ``stop``. ``judge`` raises ``ScrWatchdError`` while somebody else could exchange that
+    directory: then nothing is written, started or removed there.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Server:
         current: Path,
         worker_uid: int,
         progress: Callable[[], None] = lambda: None,
+        judge: Callable[[], None] = lambda: None,
     ) -> None:
         self._nginx = nginx
         self._progress = progress
         self._directory = directory
         self._current = current
         self._worker_uid = worker_uid
+        self._judge = judge
         self._config = directory / "nginx.conf"
         self._address = Address("127.0.0.1", 0)
         self._child: subprocess.Popen[bytes] | None = None
@@ -102,7 +105,9 @@ class Server:
         if self._directory.is_dir():
             left += master.working_in(self._directory)
         _end(left, progress)
-        self.pid_file.unlink(missing_ok=True)
+        with contextlib.suppress(ScrWatchdError):
+            self._judge()
+            self.pid_file.unlink(missing_ok=True)
 
     def start(self, address: Address) -> None:
         """Start nginx and wait until it answers. Raises ``ScrWatchdError`` if it does not."""
@@ -146,7 +151,10 @@ class Server:
         try:
             self.end_leftovers()
             self._spawn()
-        except OSError as error:  # its program, or our directory, is away: somebody upgrades, or tidies
+        except (
+            OSError,
+            ScrWatchdError,
+        ) as error:  # its program, or our directory, is away: somebody upgrades, or tidies
             self._started_at = now
             return f"nginx cannot be started: {error}", now + _BACK_OFF_SECONDS[-1]
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
@@ -166,7 +174,8 @@ class Server:
         self._end_leftovers(lambda: None)
 
     def _write_config(self) -> None:
-        make_directory(self._directory)
+        self._judge()
+        make_inside(self._directory.parent, self._directory.name)
         write_atomically(
             self._config,
             template(

@@ -81,6 +81,24 @@ class State:
     def nginx(self) -> Path:
         return self.path / "nginx"
 
+    @property
+    def generations(self) -> Path:
+        return self.nginx / "generations"
+
+    @property
+    def serve(self) -> Path:
+        return self.path / "serve"
+
+    @property
+    def own(self) -> Iterator[Path]:
+        """What lies here and is nobody's but root's, ours or the directory's owner's."""
+        yield from (self.lock, self.status, self.metrics, self.published, self.pending)
+        yield from (self.path / f"{what}.request" for what in REQUESTS)
+        yield from (self.serve, self.serve / "nginx.conf", self.serve / "nginx.pid", self.path / "check")
+        yield from (self.nginx, self.nginx / "current", self.generations)
+        for directory, names, files in os.walk(self.generations):
+            yield from (Path(directory, name) for name in (*names, *files))
+
 
 class Lock:
     """The lock of a state directory: whoever has it is its only daemon."""

@@ -38,7 +38,7 @@ def test_the_store_never_lies_where_a_writer_could_exchange_it(tmp_path: Path) -
         assert ours.path == root / ".scr-watchd" / "store"
         shutil.rmtree(root / ".scr-watchd")
         for owner, mode in ((65534, 0o755), (0, 0o775), (0, 0o777)):
-            os.chown(root, owner, 0)
+            os.chown(root, owner, 65534)  # a group that others are in; root's own would do
             root.chmod(mode)
             theirs = choose(root=root, state=state, store=None, server_root=None)
             assert (theirs.path, theirs.hard_links) == (state / "store", False)

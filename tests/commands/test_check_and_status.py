@@ -75,7 +75,7 @@ def images_that_cannot_be_linked() -> None:
         assert f"ReadWritePaths={directory} " in result.stdout
         assert [path.name for path in state.iterdir()] == [], "check changes nothing"
         unmount(images)
-        mount("-t", "tmpfs", "-o", "mode=2775", "disk", images)
+        mount("-t", "tmpfs", "-o", "mode=2775,gid=65534", "disk", images)
         write_image(images / "app:1", image("a"))
         told = scr_watchd(*options).stdout
         assert f"chmod +t {images} " in told, "a group writes there"

@@ -105,6 +105,8 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         lines.insert(
             -1, f"{'disk:':<12}{_size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
         )
+    if status.links_cost:
+        lines += ["", status.links_cost]
     if status.held:
         lines += [
             "",

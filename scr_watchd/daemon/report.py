@@ -232,6 +232,7 @@ class Reporter:
             watch_mode=self.watch_mode,
             store=printable(str(self.store.path)) if self.store else "",
             links=_links(self.store),
+            links_cost=self.store.cost if self.store else "",
             reader=(self.reader.uid, tuple(sorted(self.reader.gids))),
             **served,
         )

@@ -55,6 +55,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """events, poll or both"""
     store: str = ""
     links: str = ""
+    links_cost: str = ""
+    """What symbolic links cost, and the lines that would make hard ones."""
     reader: tuple[int | None, tuple[int, ...]] = (None, ())
 
 

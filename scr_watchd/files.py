@@ -29,6 +29,13 @@ class NotRegularError(OSError):
     """What is asked for is there, but is no regular file that may be read whole."""
 
 
+class NotOursError(OSError):
+    """A directory that we were to work in is a link, or somebody else's."""
+
+
+_NOT_OURS = "it is a symbolic link, or somebody else's; look at what it is, and remove it"
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Somebody whose permission to read is judged by modes: a user and its groups.
@@ -226,7 +233,7 @@ def open_inside(place: Path, path: str) -> int:
     """A descriptor of the directory ``path`` in ``place``; what is not there is made.
 
     No component of ``path`` may be a symbolic link, or belong to anybody but root, us and the owner of
-    ``place``: then it raises ``PermissionError``, for somebody put it there to have us work in it.
+    ``place``: then it raises ``NotOursError``, for somebody put it there to have us work in it.
     """
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     owners = {0, os.geteuid(), os.fstat(descriptor).st_uid}
@@ -235,14 +242,14 @@ def open_inside(place: Path, path: str) -> int:
             below = _open_or_make(part, descriptor)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise PermissionError(errno.EPERM, "no directory of ours", f"{place}/{path}") from error
+                raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}") from error
             raise
         finally:
             os.close(descriptor)
         descriptor = below
         if os.fstat(descriptor).st_uid not in owners:
             os.close(descriptor)
-            raise PermissionError(errno.EPERM, "no directory of ours", f"{place}/{path}")
+            raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}")
     return descriptor
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from scr_watchd.files import (
     ANYBODY,
+    NotOursError,
     NotRegularError,
     Reader,
     make_directory,
@@ -201,7 +202,7 @@ def test_a_directory_inside_is_made_and_never_somebody_elses(tmp_path: Path, kin
                 pytest.skip("only root can have a directory of somebody else's")
             (tmp_path / "a" / "b").mkdir()
             os.chown(tmp_path / "a" / "b", 65534, -1)
-    with pytest.raises(PermissionError, match="no directory of ours"):
+    with pytest.raises(NotOursError, match="somebody else's"):
         open_inside(tmp_path, "a/b/c")
     assert descriptors() == before
     assert sorted(os.listdir(tmp_path)) == ["a"]

@@ -42,7 +42,7 @@ class StorePlace:
             yield from (Path(directory, name) for name in names)
             if directory.endswith("/.blobs"):
                 names.clear()
-            elif directory.endswith("/.manifests/sha256"):
+            elif os.path.basename(os.path.dirname(directory)) == ".manifests":
                 yield from (Path(directory, name) for name in files)
 
 

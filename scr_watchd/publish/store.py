@@ -135,6 +135,8 @@ class Store:
         self._dropped: set[RepositoryName] = set()
         self._marks: dict[str, _Mark] = {}
         self._dirty: set[str] = set()
+        self._ours: set[str] = set()
+        """The directories for manifests that were looked at in this ``take``."""
         self._unsynced: dict[str, str] = {}
         self._inline_left = 0
         self._open: _Open | None = None
@@ -170,6 +172,7 @@ class Store:
         self._unsynced.clear()
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         self._dropped.clear()
+        self._ours.clear()
         look = _Look()
         with open_directory(self._root) as now, self._closing():
             if root is not None and file_id(os.fstat(now)) != root:
@@ -619,6 +622,8 @@ class Store:
     def _take_manifest(self, source: int, repository: RepositoryName, manifest: ManifestFile) -> None:
         place = self._place_of(repository, manifest.media_type)
         self._marks.setdefault(place, (0, 0))
+        if place not in self._ours:
+            self._make(place)
         copy, new = f"{place}/{manifest.digest.hex}", f"{place}/.{manifest.digest.hex}.new"
         if new in self._unsynced or _is_copy(copy, manifest):
             return
@@ -651,14 +656,19 @@ class Store:
     def _place_of(self, repository: RepositoryName, media_type: MediaType) -> str:
         return f"{self.place.path}/{repository}/.manifests/{media_type.number}"
 
+    def _make(self, place: str) -> None:
+        """Make a directory of the store, and the store itself, which somebody may have removed."""
+        make_directory(self.place.path)
+        make_inside(self.place.path, os.path.relpath(place, self.place.path))
+        self._ours.add(place)
+
     def _write_copy(self, copy: str, new: str, raw: bytes, digest: Digest) -> None:
         """Write ``new``, which becomes ``copy`` with the next ``_sync``."""
         moment = _moment(digest)
         try:
             descriptor = create(new)
         except FileNotFoundError:
-            make_directory(self.place.path)
-            make_inside(self.place.path, os.path.relpath(os.path.dirname(new), self.place.path))
+            self._make(os.path.dirname(new))
             descriptor = create(new)
         try:
             write_all(descriptor, raw)

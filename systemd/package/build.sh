@@ -51,7 +51,7 @@ if [ "$what" = wheelhouse ]; then
     name=scr-watchd-$version-python$python_version-$(uname -m)
     mkdir "$work/$name"
     mv "$work/wheels" "$work/$name/wheels"
-    cp -r "$house/README.md" "$house/docs" "$house/LICENSE" "$house/config" "$house/systemd" "$work/$name/"
+    cp -r "$house/README.md" "$house/SECURITY.md" "$house/docs" "$house/LICENSE" "$house/config" "$house/systemd" "$work/$name/"
     rm -rf "$work/$name/systemd/package"
     settle "$work/$name"
     tar --create --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --format=ustar "$name" |
@@ -84,7 +84,7 @@ cp "$house/systemd/scr-watchd.tmpfiles.conf" "$root/usr/lib/tmpfiles.d/scr-watch
 cp "$house/config/scr-watchd.toml" "$root/etc/scr-watchd/config.toml"
 cp -r "$house/config/." "$house/systemd/notify-reload.conf" "$doc/examples/"
 rm "$doc/examples/scr-watchd.toml" # it is in /etc
-cp -r "$house/README.md" "$house/docs" "$here/copyright" "$doc/"
+cp -r "$house/README.md" "$house/SECURITY.md" "$house/docs" "$here/copyright" "$doc/"
 cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/scr-watchd"
 
 pages() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$lib "$python" "$here/pages.py" "$1"; }

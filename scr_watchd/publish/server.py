@@ -125,11 +125,16 @@ class Server:
 
     def mended_pid_file(self) -> Path:
         """The pid file of a running nginx, written again, as is what nginx reads at a reload, if it was
-        removed: our directory may lie in a tree that others mirror."""
-        is_whole = self.pid_file.exists() and self._config.exists()
-        if not is_whole and self._child is not None and self._child.poll() is None:
-            self._write_config()
-            write_atomically(self.pid_file, f"{self._child.pid}\n".encode())
+        removed: our directory may lie in a tree that others mirror. Raises ``NotRunningError`` while it
+        cannot be, or while somebody else could have written it: it would name whom we signal."""
+        try:
+            self._judge()
+            is_whole = self.pid_file.exists() and self._config.exists()
+            if not is_whole and self._child is not None and self._child.poll() is None:
+                self._write_config()
+                write_atomically(self.pid_file, f"{self._child.pid}\n".encode())
+        except (OSError, ScrWatchdError) as error:
+            raise NotRunningError(f"nginx cannot be told: {error}") from error
         return self.pid_file
 
     def tend(self) -> tuple[str, float]:

@@ -33,7 +33,8 @@ class Passes:
         self.start()
 
     def start(self) -> None:
-        """Begin as a new process would."""
+        """Begin as a new process would, whose lock has made the state directory."""
+        self.settings.state.mkdir(exist_ok=True)
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
         keeper = build(
             self.settings,

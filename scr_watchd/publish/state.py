@@ -92,7 +92,7 @@ class State:
     @property
     def own(self) -> Iterator[Path]:
         """What lies here and is nobody's but root's, ours or the directory's owner's."""
-        yield from (self.lock, self.status, self.metrics, self.published, self.pending)
+        yield from (self.lock, self.status, self.metrics, self.published, self.pending, self.readers)
         yield from (self.path / f"{what}.request" for what in REQUESTS)
         yield from (self.serve, self.serve / "nginx.conf", self.serve / "nginx.pid", self.path / "check")
         yield from (self.nginx, self.nginx / "current", self.generations)

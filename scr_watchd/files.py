@@ -263,8 +263,9 @@ def _open_or_make(name: str, parent: int) -> int:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         try:
-            # closed at first: an ACL that it inherits, or a umask, must not open it to others for a moment
-            os.mkdir(name, 0o700, dir_fd=parent)
+            # not closed at first: nginx may look for what will lie in it, and a crash would leave it so. An
+            # ACL that it inherits grants no more than this mode has: nobody may write
+            os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:  # somebody was faster
             return os.open(name, _DIRECTORY, dir_fd=parent)
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)

@@ -208,7 +208,7 @@ def test_a_directory_inside_is_made_and_never_somebody_elses(tmp_path: Path, kin
     assert sorted(os.listdir(tmp_path)) == ["a"]
 
 
-def test_a_new_directory_is_open_to_nobody_else_for_no_moment(
+def test_a_new_directory_can_be_written_by_nobody_else_and_entered_by_nginx_from_the_first_moment_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree may have a default ACL, which counts instead of the umask; then nothing may be planted."""
@@ -218,7 +218,7 @@ def test_a_new_directory_is_open_to_nobody_else_for_no_moment(
         os.close(open_inside(tmp_path, "a/b"))
     finally:
         os.umask(before)
-    assert seen == [0o700, 0o700]
+    assert seen == [0o755, 0o755]
 
 
 def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:

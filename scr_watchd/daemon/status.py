@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,12 +11,15 @@ from scr_watchd.files import read_file, write_atomically
 from scr_watchd.publish.state import STATUS_BYTES
 from scr_watchd.words import shown
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What every reader of JSON can hold, and arithmetic with it ends."""
+
 
 class ProblemStatus(msgspec.Struct, frozen=True):
     path: str
     reason: str
     remedy: str
-    owner: int | None = None
+    owner: Count | None = None
     """The user id of whoever put it there."""
 
 
@@ -24,7 +27,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Times are seconds since 1970; ``None`` where it has not happened yet."""
 
     version: str = ""
-    pid: int = 0
+    pid: Count = 0
     root: str = ""
     state: str = ""
     own_nginx: bool = False
@@ -38,17 +41,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool = False
     confirmed_at: float | None = None
     changed_at: float | None = None
-    repositories: int = 0
-    images: int = 0
+    repositories: Count = 0
+    images: Count = 0
     problems: tuple[ProblemStatus, ...] = ()
     pinned: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_since: float | None = None
-    waiting: int = 0
+    waiting: Count = 0
     """Images that are served once their bytes are checked."""
-    leaving: int = 0
+    leaving: Count = 0
     """Manifests that were replaced or removed, and can still be pulled by digest."""
-    only_stored_bytes: int = 0
+    only_stored_bytes: Count = 0
     """What nothing but the store holds: pinned, held, or in its grace period."""
     watch: str = ""
     watch_mode: str = ""

@@ -40,7 +40,13 @@ values = st.recursive(
     lambda below: st.lists(below, max_size=4) | st.dictionaries(texts, below, max_size=4),
     max_leaves=10,
 )
-problems = st.lists(st.fixed_dictionaries({"path": texts, "reason": texts, "remedy": texts}), max_size=3)
+counts = st.integers(0, 2**53)
+problems = st.lists(
+    st.fixed_dictionaries(
+        {"path": texts, "reason": texts, "remedy": texts}, optional={"owner": st.none() | counts}
+    ),
+    max_size=3,
+)
 
 
 def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
@@ -49,7 +55,7 @@ def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
         case bool():
             return st.booleans()
         case int():
-            return st.integers(-(2**63), 2**63 - 1)
+            return counts
         case str():
             return texts
         case None:
@@ -155,6 +161,7 @@ def command(*arguments: object) -> tuple[int, str]:
 
 @modest
 @given(_file(statuses), locks, st.booleans())
+@example(status=b'{"only_stored_bytes":1' + 400 * b"0" + b"}", lock=None, held=False)
 @example(status=b'{"message":"\\u001b]0;owned\\u0007\\u009b","held":["\\u202e"]}', lock=None, held=False)
 def test_status_says_what_any_state_holds(status: Content | None, lock: Content | None, held: bool) -> None:  # noqa: FBT001
     with a_host() as (_, state), contextlib.ExitStack() as stack:

@@ -56,10 +56,11 @@ class Keeper:
     reporter: Reporter
     rhythm: Rhythm
     look_again: Callable[[], None]
+    watched: set[Process]
+    """The masters of nginx whose end a thread waits for."""
 
     hints: int = 0
     """How often something is known to have changed; counted in other threads."""
-    _reader: Process | None = None
     _hints_before: int = 0
     _requests: frozenset[tuple[int, int]] = frozenset()
     _settled: bool = False
@@ -95,8 +96,8 @@ class Keeper:
         upgrade, the one before answers again, with what it has read long ago."""
         with contextlib.suppress(NotRunningError):
             master = find_master(self.world.site.reloading)
-            if master != self._reader:
-                self._reader = master
+            if master not in self.watched:
+                self.watched.add(master)
                 call_when_ended(master, self.look_again)
 
     def asked(self) -> bool:
@@ -108,12 +109,13 @@ class Keeper:
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """The locks of stores by their paths, the hashers of images trees, and what was counted: as long as
-    the process."""
+    """The locks of stores by their paths, the hashers of images trees, what was counted, and the masters of
+    nginx whose end a thread waits for: as long as the process."""
 
     locks: dict[Path, int] = field(default_factory=dict)
     hashers: dict[Path, Hasher] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    masters: set[Process] = field(default_factory=set)
 
 
 def build(
@@ -206,7 +208,7 @@ def build(
         put()
 
     watch = Watch(settings.root, hint, events=settings.watch != "poll", progress=pulse)
-    keeper = Keeper(world, watch, reporter, rhythm, look_again=put)
+    keeper = Keeper(world, watch, reporter, rhythm, look_again=put, watched=lasting.masters)
     return keeper
 
 

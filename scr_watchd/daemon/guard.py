@@ -16,7 +16,6 @@ def held_since(
     *,
     tags: int,
     vanished: int,
-    earlier: int,
     moved: bool,
     since: float | None,
     held_for: float,
@@ -25,8 +24,7 @@ def held_since(
 ) -> float | None:
     """Since when removals are held, or ``None`` if they are not.
 
-    ``vanished`` of ``tags`` published tags are no longer in the tree, and ``earlier`` ones went before, of
-    which the grace is not over: who loses a disk slowly loses it too. They are held if they are more than
+    ``vanished`` of ``tags`` published tags are no longer in the tree. They are held if they are more than
     half of at least ten, or, where the root or its mounts ``moved``, whatever their number; until all of
     them come back, or for ``hold_seconds``. ``since`` is the last answer, and ``held_for`` how long that is
     ago by a clock that nobody sets.
@@ -35,5 +33,4 @@ def held_since(
         return None
     if since is not None:
         return min(since, now) if held_for < hold_seconds else None
-    of, gone = tags + earlier, vanished + earlier
-    return now if moved or (of >= _FEW and 2 * gone > of) else None
+    return now if moved or (tags >= _FEW and 2 * vanished > tags) else None

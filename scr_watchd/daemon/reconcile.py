@@ -385,7 +385,7 @@ def _resolve(
     resolved = resolve(
         scan,
         taken.images,
-        Before(before.catalog, before.leaving, before.held_since, before.root, world.plain, before.vanished),
+        Before(before.catalog, before.leaving, before.held_since, before.root, world.plain),
         stored=store.image,
         policy=policy,
         now=now,
@@ -409,9 +409,7 @@ def _grace(seconds: float, store: Store) -> float:
 def _record(world: World, rendered: Rendered, resolved: Resolved, root: FileId) -> Record:
     if resolved.held_since is not None and world.record.root != (0, 0):
         root = world.record.root  # it is not the one that we know, until somebody says so
-    return Record(
-        rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root, resolved.vanished
-    )
+    return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root)
 
 
 def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:

@@ -23,8 +23,6 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
 Leaving = Mapping[tuple[RepositoryName, Digest], float]
-Vanished = Mapping[Reference, tuple[Digest, float]]
-"""Tags with their last digest, and since when (seconds since 1970) they are gone from the tree."""
 _Tagged = tuple[RepositoryName, Tag, Digest]
 _NONE: frozenset[Digest] = frozenset()
 
@@ -47,7 +45,6 @@ class Before:
     held_since: float | None
     root: FileId
     plain: Mapping[str, Plain] = field(default_factory=dict)
-    vanished: Vanished = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,6 @@ class Resolved:
     leaving: Leaving
     until: float
     plain: Mapping[str, Plain]
-    vanished: Vanished
-    """The tags that are gone from the tree, and that the guard still counts."""
 
     @property
     def only_stored(self) -> tuple[Image, ...]:
@@ -110,25 +105,20 @@ def resolve(
     looked_at = [image for name, group in groups.items() if name not in same for image in group]
     repositories = [each for each in before.catalog.repositories if each.name not in same]
     pinned, vanished = _missing(scan, looked_at, repositories, policy.prefix)
-    earlier = _still_counted(before, scan, images, policy, now)
     since = held_since(
         tags=sum(len(repository.tags) for repository in before.catalog.repositories),
         vanished=len(vanished),
-        earlier=len(earlier),
         moved=policy.moved or is_another(scan.root, before.root),
         since=before.held_since,
         held_for=policy.held_for,
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
-    counted = {**earlier, **{(name, tag): (digest, now) for name, tag, digest in vanished}}
     # while removals are held the store may lie on the disk that is away: then its word counts for
     # nothing, and all stays in the catalog, so that all is there again with the disk
     find = stored if since is None else _known(before.catalog, stored)
     pins = _stored(pinned, find)
-    holds: tuple[Image, ...] = ()
-    if since is not None:
-        holds = _stored(((name, tag, digest) for (name, tag), (digest, _) in counted.items()), find)
+    holds = _stored(vanished, find) if since is not None else ()
     # what stays has bounds of its own: what others drop takes nothing from it, nor it from them
     bounded = within_bounds((*pins, *holds))
     staying, unlisted = set(map(id, bounded.images)), _united(scan.unlisted, bounded.unlisted)
@@ -157,32 +147,14 @@ def resolve(
         leaving={key: leaving[key] for key in going},
         until=min(ends, default=math.inf),
         plain={**{name: before.plain[name] for name in same}, **new},
-        # a hold that has begun, or is over, begins the count anew
-        vanished=counted if since is None and before.held_since is None and not policy.accepted else {},
     )
 
 
-def _still_counted(
-    before: Before, scan: Scan, images: Iterable[Image], policy: Policy, now: float
-) -> dict[Reference, tuple[Digest, float]]:
-    """The tags that vanished before, of which the grace is not over and which are not there again."""
-    if not before.vanished:
-        return {}
-    there = scan.unfinished | scan.beyond | {(image.repository, image.tag) for image in images}
-    return {
-        reference: (digest, gone)
-        for reference, (digest, gone) in before.vanished.items()
-        if reference not in there and policy.pruned <= gone and now < gone + policy.grace_seconds
-    }
-
-
 def _same(groups: Mapping[str, list[Image]], before: Before, unlisted: Unlisted) -> dict[str, Repository]:
-    """The repositories that were plain and are made of the same images again, and that no tag may come back
-    to which vanished."""
+    """The repositories that were plain and are made of the same images again."""
     found: dict[str, Repository] = {}
-    awaiting = {name for name, _ in before.vanished}
     for each in before.catalog.repositories:
-        known = before.plain.get(each.name) if each.name not in awaiting else None
+        known = before.plain.get(each.name)
         if known is None or known.repository is not each:
             continue
         if known.images == groups.get(each.name) and known.unlisted == unlisted.get(each.name, _NONE):

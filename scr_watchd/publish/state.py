@@ -33,7 +33,7 @@ from scr_watchd.files import (
     sync_directory,
     write_atomically,
 )
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Reference, Referrer
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
@@ -200,15 +200,13 @@ def pid_in(descriptor: int) -> int:
 class Record:
     """A generation, the catalog that it was rendered from, and why some of that is no longer in the
     tree: since when (seconds since 1970) a manifest is ``leaving``, by repository and digest, and
-    since when removals are held. ``root`` tells the images directory from another one in its place, and
-    the removal guard still counts what ``vanished``: tags with their digest, and since when."""
+    since when removals are held. ``root`` tells the images directory from another one in its place."""
 
     generation: str
     catalog: Catalog
     leaving: Mapping[tuple[RepositoryName, Digest], float] = field(default_factory=dict)
     held_since: float | None = None
     root: FileId = (0, 0)
-    vanished: Mapping[Reference, tuple[Digest, float]] = field(default_factory=dict)
 
 
 _FORMAT = 1
@@ -227,7 +225,6 @@ class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     referrers: dict[str, _ReferrerFile] = {}
     listed: bool = True
     leaving: dict[str, float] = {}
-    vanished: dict[str, tuple[str, float]] = {}
 
 
 class _RecordFile(msgspec.Struct):
@@ -262,10 +259,6 @@ def _encode(record: Record) -> bytes:
     for (name, digest), since in record.leaving.items():
         repository = repositories[str(name)]
         repository.leaving = {**repository.leaving, str(digest): since}
-    for (name, tag), (digest, since) in record.vanished.items():
-        if str(name) in repositories:  # else nothing of it could come back
-            repository = repositories[str(name)]
-            repository.vanished = {**repository.vanished, str(tag): (str(digest), since)}
     return msgspec.json.encode(
         _RecordFile(
             record.generation,
@@ -305,7 +298,7 @@ def _read(path: Path) -> Record | None:
         if content.format != _FORMAT:
             raise ValueError(f"{path} is of another version (format {content.format})")
         builder = CatalogBuilder()
-        leaving, vanished = {}, {}
+        leaving = {}
         for name_text, repository in content.repositories.items():
             name = RepositoryName.parse(name_text)
             for digest, media_type in repository.manifests.items():
@@ -318,14 +311,12 @@ def _read(path: Path) -> Record | None:
                 builder.tag(name, Tag.parse(tag), Digest.parse(digest))
             for digest, since in repository.leaving.items():
                 leaving[name, Digest.parse(digest)] = since
-            for tag, (digest, since) in repository.vanished.items():
-                vanished[name, Tag.parse(tag)] = Digest.parse(digest), since
     except FileNotFoundError:
         return None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     root = content.root_device, content.root_inode
-    return Record(content.generation, builder.catalog(), leaving, content.held_since, root, vanished)
+    return Record(content.generation, builder.catalog(), leaving, content.held_since, root)
 
 
 # -- requests: what a command asks of the daemon, also of one that does not run now -----------------

@@ -91,6 +91,7 @@ class Passes:
 def passes(mirror: Mirror) -> Iterator[Passes]:
     never = Reloading("none", lambda: Path("/"), (), None, by_process=False, seconds=1)
     lasting = Lasting()
+    mirror.state.mkdir(exist_ok=True)  # as the lock of a daemon does
     gc.disable()  # as the loop does
     keeper = build(
         Settings(root=mirror.tree.root, state=mirror.state, watch="poll"),

@@ -213,7 +213,6 @@ def test_when_a_hold_ends(policy: Policy) -> None:
     policy = replace(policy, grace_seconds=100)
     answer = resolved(scan(), before=before, policy=policy)
     assert (answer.held, answer.held_since, answer.catalog.tags()) == ((), None, {})
-    assert answer.vanished == {}, "what was let go counts no more"
 
 
 def test_a_clock_that_is_set_ends_no_hold() -> None:
@@ -222,46 +221,6 @@ def test_a_clock_that_is_set_ends_no_hold() -> None:
         scan(), before=before, policy=Policy(hold_seconds=1000, held_for=5), now=NOW + 2 * 86_400
     )
     assert len(answer.held) == 10
-
-
-@pytest.mark.parametrize(
-    ("remain", "held"),
-    [
-        pytest.param([9, 8, 7, 6, 5], 0, id="half of ten vanish one by one"),
-        pytest.param([9, 8, 7, 6, 5, 4], 6, id="more than half vanish one by one"),
-        pytest.param([5, 2], 8, id="half, then half of the rest"),
-        pytest.param([5, 10, 5], 0, id="half vanish, come back, and vanish again"),
-    ],
-)
-def test_what_vanished_before_counts_while_it_has_its_grace(remain: list[int], held: int) -> None:
-    policy = Policy(hold_seconds=1000, grace_seconds=100)
-    answer = resolved(scan(), many(10), before=Before(catalog_of(many(10)), {}, None, ROOT), policy=policy)
-    for count in remain:
-        before = Before(
-            answer.catalog, answer.leaving, answer.held_since, ROOT, answer.plain, answer.vanished
-        )
-        answer = resolved(scan(), many(count), before=before, policy=policy)
-    assert len(answer.held) == held
-    assert len(answer.catalog.tags()) == remain[-1] + held, "all of it returns"
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        pytest.param(Policy(hold_seconds=1000, grace_seconds=100, accepted=True), id="accepted"),
-        pytest.param(Policy(hold_seconds=1000, grace_seconds=100, pruned=NOW), id="pruned"),
-        pytest.param(Policy(hold_seconds=1000, grace_seconds=0), id="without grace"),
-    ],
-)
-def test_what_was_let_go_counts_no_more(policy: Policy) -> None:
-    ten = Before(catalog_of(many(10)), {}, None, ROOT)
-    half = resolved(
-        scan(), many(5), before=ten, policy=Policy(hold_seconds=1000, grace_seconds=100), now=NOW - 9
-    )
-    before = Before(half.catalog, half.leaving, None, ROOT, half.plain, half.vanished)
-    let = resolved(scan(), many(5), before=before, policy=policy)
-    before = Before(let.catalog, let.leaving, None, ROOT, let.plain, let.vanished)
-    assert resolved(scan(), many(2), before=before, policy=Policy(hold_seconds=1000)).held == ()
 
 
 def test_where_the_mounts_changed_any_number_is_held() -> None:
@@ -344,6 +303,4 @@ def test_what_is_remembered_of_repositories_makes_no_difference(
         answer = resolved(seen, images, before=before, **asked)  # type: ignore[arg-type]
         anew = resolved(seen, images, before=replace(before, plain={}), **asked)  # type: ignore[arg-type]
         assert replace(answer, plain={}) == replace(anew, plain={})
-        before = Before(
-            answer.catalog, answer.leaving, answer.held_since, ROOT, answer.plain, answer.vanished
-        )
+        before = Before(answer.catalog, answer.leaving, answer.held_since, ROOT, answer.plain)

@@ -54,14 +54,7 @@ def state(tmp_path: Path) -> State:
         pytest.param(Record("0123456789abcdef", Catalog()), id="nothing published"),
         pytest.param(Record("0123456789abcdef", catalog(), LEAVING), id="repositories, one of them unlisted"),
         pytest.param(
-            Record(
-                "0123456789abcdef",
-                catalog(),
-                LEAVING,
-                1e9 + 0.25,
-                (2**31, 2**63),
-                {(GONE, Tag("1")): (C, 5.5)},
-            ),
+            Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, (2**31, 2**63)),
             id="with all that is noted of the tree",
         ),
     ],

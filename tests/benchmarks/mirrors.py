@@ -89,7 +89,7 @@ class Passes:
 
 @contextmanager
 def passes(mirror: Mirror) -> Iterator[Passes]:
-    never = Reloading("none", lambda: Path("/"), (), None, by_process=False, seconds=1)
+    never = Reloading("none", lambda: mirror.state / "nginx.pid", (), None, by_process=False, seconds=1)
     lasting = Lasting()
     mirror.state.mkdir(exist_ok=True)  # as the lock of a daemon does
     gc.disable()  # as the loop does

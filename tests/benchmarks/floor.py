@@ -23,6 +23,7 @@ def floor(mirror: Mirror) -> Iterator[Callable[[], float]]:
     """A call that gives what ``mirror`` has published to an nginx of its own, under another id, and says
     how many seconds that took."""
     there = replace(mirror, state_name="floor")
+    there.state.mkdir(exist_ok=True)  # as the lock of a daemon does
     generations = Generations(there.state / "nginx")
     files = {each.name: each.read_bytes() for each in mirror.current.iterdir()}
     published = mirror.current.resolve().name

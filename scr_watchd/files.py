@@ -65,17 +65,22 @@ class Reader:
 ANYBODY = Reader()
 
 
-def mounts_around(root: Path) -> frozenset[tuple[str, str]]:
-    """What is mounted at, above and below ``root``: where, and the number of that very mount
-    (proc_pid_mountinfo(5))."""
-    real = os.path.realpath(root)
-    found = set()
+def mounts() -> Iterator[tuple[str, str, str]]:
+    """Every mount: where it is, its number, and its type (proc_pid_mountinfo(5))."""
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        number, _, _, _, escaped, *_ = line.split()
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), escaped)
-        if f"{real}/".startswith(f"{point.rstrip('/')}/") or point.startswith(f"{real}/"):
-            found.add((point, number))
-    return frozenset(found)
+        left, _, right = line.partition(" - ")
+        number, _, _, _, escaped, *_ = left.split()
+        yield re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), escaped), number, right.split()[0]
+
+
+def mounts_around(root: Path) -> frozenset[tuple[str, str]]:
+    """What is mounted at, above and below ``root``: where, and the number of that very mount."""
+    real = os.path.realpath(root)
+    return frozenset(
+        (point, number)
+        for point, number, _ in mounts()
+        if f"{real}/".startswith(f"{point.rstrip('/')}/") or point.startswith(f"{real}/")
+    )
 
 
 def me() -> Reader:

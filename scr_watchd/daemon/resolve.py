@@ -254,7 +254,7 @@ def _leaving(
 
 
 def _end(left: float, grace_seconds: float) -> float:
-    """When the grace of what ``left`` ends: at few moments, so that one reload does for many."""
+    """When the grace of what ``left`` ends: at few moments, so that one pass does for many."""
     step = max(1.0, grace_seconds / 4)
     return math.ceil((left + grace_seconds) / step) * step if grace_seconds else left
 

@@ -3,14 +3,13 @@
 import contextlib
 import fcntl
 import os
-import re
 import secrets
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory, open_directory
+from scr_watchd.files import make_directory, mounts, open_directory
 from scr_watchd.settings import can_be_included
 from scr_watchd.trust import weak_place, weak_way
 from scr_watchd.words import shell
@@ -231,12 +230,10 @@ def _samples(root: Path) -> Iterator[Path]:
 
 
 def _mount(path: Path) -> tuple[str, str]:
-    """Where the mount that ``path`` is on begins, and its type (proc_pid_mountinfo(5))."""
+    """Where the mount that ``path`` is on begins, and its type."""
     real = os.path.realpath(path)
     best, kind = "", ""
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), left.split()[4])
+    for point, _, found in mounts():
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, right.split()[0]
+            best, kind = point, found
     return best, kind

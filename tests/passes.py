@@ -4,6 +4,7 @@ No loop and no sleeps, so that orders of events can be tried by the hundred. Not
 current counts as served.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +29,17 @@ class Passes:
     settings: Settings
     at: Callable[[str], None] = lambda step: None
     world: World = field(init=False)
+    _lasting: Lasting = field(default_factory=Lasting)
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        """Begin as a new process would, whose lock has made the state directory."""
+        """Begin as a new process would, whose lock has made the state directory: none of the old one's
+        is held any more."""
+        for lock in self._lasting.locks.values():
+            os.close(lock)
+        self._lasting = Lasting()
         self.settings.state.mkdir(exist_ok=True)
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
         keeper = build(
@@ -44,7 +50,7 @@ class Passes:
             own_nginx=False,
             inbox=SimpleQueue(),
             pulse=Pulse(Notifier({})),
-            lasting=Lasting(),
+            lasting=self._lasting,
         )
         keeper.watch.close()
         self.world = keeper.world

@@ -78,13 +78,18 @@ def image(seed: str = "x", *, media_type: str | None = OCI_MANIFEST, layers: int
     return Built(json.dumps(document).encode(), media_type or OCI_MANIFEST, files)
 
 
-def index(*children: Built, media_type: str | None = OCI_INDEX) -> Built:
-    """A multi-platform index (or nested indexes) with its children, as ``--all`` copies it."""
+def index(*children: Built, media_type: str | None = OCI_INDEX, platforms: tuple[str, ...] = ()) -> Built:
+    """A multi-platform index (or nested indexes) with its children, as ``--all`` copies it. ``platforms``
+    are what the children are for, where it says so: ``linux/arm64/v8``."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "manifests": [descriptor(child.raw, child.media_type) for child in children],
     }
+    for described, platform in zip(document["manifests"], platforms, strict=False):
+        described["platform"] = dict(
+            zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
+        )
     if media_type is None:
         del document["mediaType"]
     files: dict[str, bytes] = {}
@@ -92,6 +97,13 @@ def index(*children: Built, media_type: str | None = OCI_INDEX) -> Built:
         files |= child.files
         files[f"{child.digest[7:]}.manifest.json"] = child.raw
     return Built(json.dumps(document).encode(), media_type or OCI_INDEX, files)
+
+
+def without(built: Built, *absent: Built) -> Built:
+    """An index without the manifests and blobs of ``absent``, as tools leave it that copy some platforms."""
+    names = {name for each in absent for name in (*each.files, f"{each.digest[7:]}.manifest.json")}
+    files = {name: content for name, content in built.files.items() if name not in names}
+    return Built(built.raw, built.media_type, files)
 
 
 def descriptor(content: bytes, media_type: str) -> dict[str, Any]:
@@ -128,6 +140,30 @@ def write_index(directory: Path, *images: tuple[str | None, Built]) -> None:
         if name is not None:
             manifests[-1]["annotations"] = {"org.opencontainers.image.ref.name": name}
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+
+
+def docker_save(directory: Path, *images: tuple[str, Built]) -> Path:
+    """What `docker save` of Docker 29 writes with containerd's image store, unpacked: of each image its full
+    name and its content."""
+    write_layout(directory, *images)
+    manifests = []
+    for name, built in images:
+        host, _, rest = name.partition("/")
+        repository, _, tag = rest.rpartition(":")
+        manifests.append(
+            {
+                **descriptor(built.raw, built.media_type),
+                "annotations": {
+                    "io.containerd.image.name": name,
+                    "org.opencontainers.image.ref.name": tag,
+                    f"containerd.io/distribution.source.{host}": repository,
+                },
+            }
+        )
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+    old = [{"Config": "blobs/sha256/x", "RepoTags": [name], "Layers": []} for name, _ in images]
+    (directory / "manifest.json").write_text(json.dumps(old))
+    return directory
 
 
 def write_blob(directory: Path, content: bytes, algorithm: str = "sha256") -> Path:

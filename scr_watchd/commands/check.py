@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TypeGuard
 
@@ -12,12 +13,15 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
+from scr_watchd.commands.status import unripe
 from scr_watchd.daemon import status as statuses
-from scr_watchd.daemon.status import Status
+from scr_watchd.daemon.status import Status, UnripeStatus
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.sparse import Ripening, Unripe
+from scr_watchd.oci.catalog import Image
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
@@ -32,7 +36,7 @@ examples:
   scr-watchd check ./images/alpine:3.20
   scr-watchd check --json | jq .problems
 
-exit status: 0 all is in order, 3 something is not served
+exit status: 0 all is in order, 3 something is not served, 75 something is not served yet
 """
 
 
@@ -49,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     root, only = _root_of(path, settings.root)
     state = _state(root, settings)
     held, _ = as_owner(state)
-    scan = _scan(root, settings, only, _reader(root, held))
+    status = statuses.last(held.status)
+    scan = _scan(root, settings, only, status if _is_of(status, root) else None)
     if arguments.json:
         print(_json(scan))
     else:
@@ -57,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")
-    return options.EXIT_PROBLEMS if scan.problems else 0
+    return options.EXIT_PROBLEMS if scan.problems else options.EXIT_NOT_YET if scan.unripe else 0
 
 
 def _state(root: Path, settings: Settings) -> State:
@@ -90,11 +95,14 @@ def _root_of(path: Path, root: Path) -> tuple[Path, str]:
     return path, ""
 
 
-def _scan(root: Path, settings: Settings, only: str, reader: Reader) -> Scan:
+def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> Scan:
+    """What is in the tree, for whom the daemon found to read it; for everybody where there is none."""
+    reader = Reader(status.reader[0], frozenset(status.reader[1])) if status else ANYBODY
     try:
         scan = Scanner(root, reader=reader, prefix=settings.name_prefix).full()
     except OSError as error:
         raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
+    scan = scan.without(_unripe(scan, status))
     if not only:
         return scan
     shown = f"{root}/{only}"
@@ -107,28 +115,40 @@ def _scan(root: Path, settings: Settings, only: str, reader: Reader) -> Scan:
         root=scan.root,
         beyond=scan.beyond,
         unlisted=scan.unlisted,
+        unripe=tuple(each for each in scan.unripe if f"{each.image.path}/".startswith(f"{only}/")),
     )
 
 
-def _reader(root: Path, state: State) -> Reader:
-    """Whom the daemon of this tree found to read it; everybody where there is none to tell."""
-    status = statuses.last(state.status)
-    if _is_of(status, root):
-        uid, gids = status.reader
-        return Reader(uid, frozenset(gids))
-    return ANYBODY
+def _unripe(scan: Scan, status: Status | None) -> tuple[Unripe, ...]:
+    """What is not served yet: the daemon knows better, since it has seen more than this moment."""
+    told = {each.image: each.until for each in status.unripe} if status else {}
+    found = []
+    for each in Ripening().unripe(scan.images, scan.changed, now=time.time()):
+        until = told.pop(_called(each.image), each.until)
+        found.append(Unripe(each.image, until))
+    late = (image for image in scan.images if image.absent and _called(image) in told)
+    return (*found, *(Unripe(each, told[_called(each)]) for each in late))
+
+
+def _called(image: Image) -> str:
+    return f"{image.repository}{f':{image.tag}' if image.tag else ''}"
 
 
 def _text(scan: Scan, root: Path) -> str:
-    lines = [
-        f"{image.repository}{f':{image.tag}' if image.tag else ''}  {image.digest}" for image in scan.images
-    ]
+    lines = [f"{_called(image)}{_platforms(image)}  {image.digest}" for image in scan.images]
+    for each in scan.unripe:
+        lines += ["", *unripe(UnripeStatus(_called(each.image), each.reason, each.until))]
     for problem in scan.problems:
         lines += ["", f"not served: {problem.path}", f"  {problem.reason}", f"  {problem.remedy}"]
-    if scan.problems:
+    if scan.problems or scan.unripe:
         lines.append("")
-    lines.append(f"{printable(str(root))}: {len(scan.images)} to serve, {len(scan.problems)} not")
+    later = f", {len(scan.unripe)} later" if scan.unripe else ""
+    lines.append(f"{printable(str(root))}: {len(scan.images)} to serve, {len(scan.problems)} not{later}")
     return "\n".join(lines)
+
+
+def _platforms(image: Image) -> str:
+    return f" ({image.some_platforms})" if image.absent else ""
 
 
 def _json(scan: Scan) -> str:
@@ -140,8 +160,13 @@ def _json(scan: Scan) -> str:
                 "digest": str(image.digest),
                 "mediaType": image.manifests[0].media_type.value,
                 "path": os.fsencode(image.path).decode("utf-8", "backslashreplace"),
+                "platforms": image.platforms,
+                "absent": [each.called for each in image.absent],
             }
             for image in scan.images
+        ],
+        "unripe": [
+            {"image": _called(each.image), "reason": each.reason, "until": each.until} for each in scan.unripe
         ],
         "problems": [
             {"path": each.path, "reason": each.reason, "remedy": each.remedy} for each in scan.problems

@@ -5,12 +5,14 @@ import fcntl
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 from scr_watchd.commands import options
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, open_directory, write_atomically
 from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.sparse import Ripening
 from scr_watchd.oci.catalog import Problem
 from scr_watchd.oci.names import RepositoryName
 from scr_watchd.render import single_file
@@ -68,9 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
     root = Path(os.path.abspath(arguments.root))
     server_root = _server_root(arguments.server_root, root)
     scan = _scan(root, _prefix(arguments.name_prefix))
+    scan = scan.without(Ripening().unripe(scan.images, scan.changed, now=time.time()))
     text, untold = single_file.trees(scan.images, server_root=server_root, shown=str(root))
     problems = (*scan.problems, *untold)
     _say(problems)
+    for each in scan.unripe:
+        print(
+            f"not served yet: {printable(f'{root}/{each.image.place}')}\n  {each.reason}\n  A copy may be "
+            f"under way: run this again in {each.until - time.time():.0f} s",
+            file=sys.stderr,
+        )
     if len(untold) == len(scan.images):
         raise ScrWatchdError(
             f"there is no image to serve in {printable(str(root))}, and nothing was written",
@@ -78,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             "what --only-constants prints",
         )
     _write(text if arguments.omit_constants else text + single_file.constants(), arguments.output)
-    return options.EXIT_PROBLEMS if problems else 0
+    return options.EXIT_PROBLEMS if problems or scan.unripe else 0
 
 
 def _prefix(text: str) -> str:

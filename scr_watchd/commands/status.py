@@ -1,6 +1,7 @@
 """`scr-watchd status`: what the daemon serves now, and what it does not."""
 
 import argparse
+import math
 import pwd
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
-from scr_watchd.daemon.status import Status, counted
+from scr_watchd.daemon.status import Status, UnripeStatus, counted
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.publish.holder import is_daemon
 from scr_watchd.publish.state import silent_seconds
@@ -117,10 +118,22 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
     if status.pinned:
         lines += ["", "served as they were, because their directory holds no complete image now:"]
         lines += [f"  {tag}" for tag in status.pinned]
+    if status.partial:
+        lines += ["", "served without all of their platforms:", *(f"  {each}" for each in status.partial)]
+    lines += [line for each in status.unripe for line in ("", *unripe(each))]
     for problem in status.problems:
         whose = "" if problem.owner is None else f" (of {_user(problem.owner)})"
         lines += ["", f"not served: {problem.path}{whose}", f"  {problem.reason}", f"  {problem.remedy}"]
     return "\n".join(lines)
+
+
+def unripe(image: UnripeStatus) -> list[str]:
+    left = max(1, math.ceil(image.until - time.time()))
+    return [
+        f"not served yet: {image.image}",
+        f"  {image.reason}",
+        f"  A copy may be under way; if nothing comes, it is served without them in {left} s",
+    ]
 
 
 def _user(uid: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
+from scr_watchd.commands.status import unripe
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
@@ -36,7 +37,6 @@ examples:
 exit status: 0 it can be pulled, 3 it is not served, 4 the daemon does not run, 75 not yet
 """
 
-_EXIT_NOT_YET = 75  # EX_TEMPFAIL of sysexits.h
 _POLL_SECONDS = 0.05
 _SETTLED_SECONDS = 3.0  # a copy under way looks broken
 
@@ -88,8 +88,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"there is no {name}:{tag}: neither {printable(str(places[0]))} nor {printable(str(places[1]))}"
         )
         return options.EXIT_PROBLEMS
+    mine = [each for each in status.unripe if each.image == f"{name}:{tag}"] if status else []
+    if mine:
+        print("\n".join(unripe(mine[0])))
+        return options.EXIT_NOT_YET
     print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
-    return _EXIT_NOT_YET
+    return options.EXIT_NOT_YET
 
 
 def _reference(text: str) -> tuple[RepositoryName, Tag]:

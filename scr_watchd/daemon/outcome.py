@@ -1,9 +1,11 @@
 """How a pass ended, and what it found."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from scr_watchd.images.sparse import Unripe
 from scr_watchd.oci.catalog import Catalog, Problem, Reference
 from scr_watchd.oci.names import Digest
 
@@ -13,8 +15,9 @@ class Found:
     """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
     holds no complete image now; ``held`` are tags whose directories are gone, and which stay because
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
-    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``advice`` is for the
-    site's configuration, and there only when that was read anew."""
+    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``sparse`` are the tags
+    that are served without all of their platforms, and which they have; ``unripe`` those that are not yet.
+    ``advice`` is for the site's configuration, and there only when that was read anew."""
 
     repositories: int = 0
     tags: int = 0
@@ -26,7 +29,14 @@ class Found:
     waiting: int = 0
     leaving: int = 0
     only_stored_bytes: int = 0
+    sparse: Mapping[Reference, str] = field(default_factory=dict)
+    unripe: tuple[Unripe, ...] = ()
     advice: str = ""
+
+    @property
+    def look_again_at(self) -> float:
+        """When (seconds since 1970) another pass finds more, though nothing changes."""
+        return min((each.until for each in self.unripe), default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)

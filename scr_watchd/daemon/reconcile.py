@@ -30,6 +30,7 @@ from scr_watchd.daemon.resolve import Before, Plain, Policy, Resolved, resolve
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, NotRegularError, Reader, mounts_around
 from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.sparse import Ripening
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
@@ -125,6 +126,8 @@ class World:
     found: Found = field(default_factory=Found)
     keep_lock: Callable[[], None] = lambda: None
     """Makes sure that the state directory is still ours alone."""
+    ripening: Ripening = field(default_factory=Ripening)
+    """When sparse images were seen first whose times lie in the future."""
     tally: Tally = field(default_factory=Tally)
     """What passes have done and how long it took."""
     asked: dict[Request, str] = field(default_factory=dict)
@@ -211,6 +214,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
     world.moved |= len({world.mounts or mounts, mounts, mounts_around(world.scanner.root)}) > 1
     world.mounts = mounts
     store = _store(world, scan.root)
+    scan = world.seen = _ripe(world, store, scan)
     current = _current(world)
     if world.confirmed and is_astray(world.site.reloading, world.readers):
         world.confirmed, world.scan = False, None  # another nginx answers now than was told
@@ -326,6 +330,20 @@ def _store(world: World, root: FileId) -> Store:
     return world.store
 
 
+def _ripe(world: World, store: Store, scan: Scan) -> Scan:
+    """The scan without the sparse images that are not served yet."""
+
+    def served(image: Image) -> Image | None:
+        digest = tags.get((image.repository, image.tag)) if image.tag is not None else None
+        return store.image(image.repository, image.tag, digest) if digest is not None else None
+
+    if not scan.changed:
+        return scan
+    tags = world.record.catalog.tags()
+    unripe = world.ripening.unripe(scan.images, scan.changed, now=time.time(), served=served)
+    return scan.without(unripe)
+
+
 def _learn_reader(world: World) -> None:
     if not world.reader_is_known:
         reader = world.worker_user()
@@ -425,6 +443,12 @@ def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:
         waiting=taken.waiting,
         leaving=len(resolved.leaving),
         only_stored_bytes=store.only_here(resolved.only_stored),
+        sparse={
+            (image.repository, image.tag): image.some_platforms
+            for image in resolved.served
+            if image.absent and image.tag is not None
+        },
+        unripe=scan.unripe,
     )
 
 

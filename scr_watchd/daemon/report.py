@@ -28,7 +28,7 @@ from scr_watchd.daemon.outcome import (
     Unconfirmed,
     Waiting,
 )
-from scr_watchd.daemon.status import ProblemStatus, Status, counted
+from scr_watchd.daemon.status import ProblemStatus, Status, UnripeStatus, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Problem, Reference
@@ -37,6 +37,7 @@ from scr_watchd.words import printable
 
 log = logging.getLogger("scr_watchd")
 
+_MANY_PARTIAL, _MANY_UNRIPE = 100, 1000  # in the status
 _MANY = 20  # more changes than this are counted instead of listed
 _LOOK_AGAIN_SECONDS = 2.0
 _FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
@@ -130,7 +131,8 @@ class Reporter:
             log.info("%s", self._advised)
         self._holding(outcome.found)
         self._pinning(outcome.found, now)
-        return self._problems(outcome.found.problems, now)
+        again = now + max(0.0, outcome.found.look_again_at - time.time())
+        return min(again, self._problems(outcome.found.problems, now))
 
     # -- lines -------------------------------------------------------------------------------------
 
@@ -172,8 +174,14 @@ class Reporter:
 
     def _images(self, changes: Changes, found: Found) -> None:
         lines = (
-            [f"{_name(tag)} is there{self._pull(tag)} ({digest})" for tag, digest in changes.added.items()]
-            + [f"{_name(tag)} was replaced ({digest})" for tag, digest in changes.replaced.items()]
+            [
+                f"{_name(tag)}{_platforms(found, tag)} is there{self._pull(tag)} ({digest})"
+                for tag, digest in changes.added.items()
+            ]
+            + [
+                f"{_name(tag)}{_platforms(found, tag)} was replaced ({digest})"
+                for tag, digest in changes.replaced.items()
+            ]
             + [f"{_name(tag)} is gone" for tag in changes.removed]
         )
         if len(lines) <= _MANY:
@@ -226,6 +234,8 @@ class Reporter:
             outcome=kind,
             message=line,
             problems=_told(found.problems) if found else last.problems,
+            partial=_partial(found) if found else last.partial,
+            unripe=_unripe(found) if found else last.unripe,
             waiting=found.waiting if found else last.waiting,
             leaving=found.leaving if found else last.leaving,
             watch=self.watch,
@@ -287,6 +297,23 @@ def _told(problems: tuple[Problem, ...]) -> tuple[ProblemStatus, ...]:
     return tuple(ProblemStatus(each.path, each.reason, each.remedy, each.owner) for each in problems)
 
 
+def _partial(found: Found) -> tuple[str, ...]:
+    first = sorted(found.sparse)[:_MANY_PARTIAL]
+    return tuple(f"{_name(tag)}{_platforms(found, tag)}" for tag in first)
+
+
+def _platforms(found: Found, tag: Reference) -> str:
+    return f" ({found.sparse[tag]})" if tag in found.sparse else ""
+
+
+def _unripe(found: Found) -> tuple[UnripeStatus, ...]:
+    return tuple(
+        UnripeStatus(_name(each.reference), each.reason, each.until)
+        for each in found.unripe[:_MANY_UNRIPE]
+        if each.reference
+    )
+
+
 def _links(store: StorePlace | None) -> str:
     if store is None:
         return ""
@@ -301,6 +328,8 @@ def _serving(found: Found) -> str:
     line = f"serving {counted(found.tags, 'image')} in {counted(found.repositories, 'repository')}"
     if found.held:
         line += f", of which {len(found.held)} vanished at once and are held: see scr-watchd accept"
+    if found.unripe:
+        line += f"; {counted(len(found.unripe), 'image')} more if the rest of their platforms does not come"
     if found.waiting:
         line += f"; {counted(found.waiting, 'image')} more when their bytes are checked"
     return line

@@ -114,9 +114,10 @@ def resolve(
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
+    whole = _whole(before.catalog, stored)
     # while removals are held the store may lie on the disk that is away: then its word counts for
     # nothing, and all stays in the catalog, so that all is there again with the disk
-    find = stored if since is None else _known(before.catalog, stored)
+    find = whole if since is None else _known(before.catalog, whole)
     pins = _stored(pinned, find)
     holds = _stored(vanished, find) if since is not None else ()
     # what stays has bounds of its own: what others drop takes nothing from it, nor it from them
@@ -210,6 +211,21 @@ def _missing(
         stays = (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
         (pinned if stays else vanished).append((name, tag, digest))
     return pinned, vanished
+
+
+def _whole(catalog: Catalog, stored: StoredImage) -> StoredImage:
+    """Like ``stored``, but nothing where a child of an index is missing that ``catalog`` has: another that is
+    absent was never there."""
+    repositories = {each.name: each for each in catalog.repositories}
+
+    def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
+        image = stored(name, tag, digest)
+        if image is None or not image.absent or name not in repositories:
+            return image
+        lost = repositories[name].pullable.keys() & {each.digest for each in image.absent}
+        return None if lost else image
+
+    return find
 
 
 def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:

@@ -23,6 +23,14 @@ class ProblemStatus(msgspec.Struct, frozen=True):
     """The user id of whoever put it there."""
 
 
+class UnripeStatus(msgspec.Struct, frozen=True):
+    """An image of which platforms are absent, and when (seconds since 1970) it is served without them."""
+
+    image: str
+    reason: str
+    until: float
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Times are seconds since 1970; ``None`` where it has not happened yet."""
 
@@ -47,6 +55,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pinned: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_since: float | None = None
+    partial: tuple[str, ...] = ()
+    """Images that are served without all of their platforms, and which they have; the first hundred."""
+    unripe: tuple[UnripeStatus, ...] = ()
+    """Images that are not served yet, because a copy of their platforms may be under way."""
     waiting: Count = 0
     """Images that are served once their bytes are checked."""
     leaving: Count = 0

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -57,16 +58,39 @@ def tag_directory(shelf: Shelf, path: str) -> Content:
     return Content(path, f"dir:{path}", shelves, suffix=f".{MANIFEST}")
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an image is made of, as ``Image`` has it."""
+
+    manifests: tuple[ManifestFile, ...]
+    blobs: tuple[Descriptor, ...]
+    platforms: tuple[str, ...]
+    absent: tuple[Descriptor, ...]
+
+
 def examine(
     content: Content, first: str, *, reader: Reader, digest: Digest | None = None, size: int | None = None
-) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
+) -> Contents:
     """The manifests, the image's own first, and the blobs of the image whose manifest is ``first``.
 
     Raises ``RefusedError`` unless every manifest and blob is a regular file of exactly the declared size
     that ``reader`` may read, and every manifest has its digest (and the first one ``digest`` and
-    ``size``).
+    ``size``). Of the children of an index one must be there; others may be absent.
     """
     return _Examination(content, reader).image(first, digest, size)
+
+
+def last_change(*directories: int) -> int:
+    """When something changed last in open directories that a copy may be under way in, in nanoseconds
+    since 1970. Making a link to a file changes its ctime, and that of no directory."""
+    found = []
+    for directory in directories:
+        found.append(os.fstat(directory).st_ctime_ns)
+        with os.scandir(directory) as entries:  # of all: a temporary name may be all that changes
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found.append(entry.stat(follow_symlinks=False).st_mtime_ns)
+    return max(found)
 
 
 class _Examination:
@@ -77,19 +101,21 @@ class _Examination:
         self._children: dict[Digest, Descriptor] = {}
         self._queue: list[Descriptor] = []
         self._blobs: dict[Digest, Descriptor] = {}
+        self._platforms: list[str] = []
+        self._absent: list[Descriptor] = []
 
-    def image(
-        self, first: str, expected: Digest | None, size: int | None
-    ) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
+    def image(self, first: str, expected: Digest | None, size: int | None) -> Contents:
         if size is not None and expected is not None:
             self._demand(first, size, f"manifest {expected}")
         self._manifest(first, expected)
         for child in self._queue:  # grows while indexes are found in indexes, at any depth
             self._child(child)
         blobs = [blob for blob in self._blobs.values() if self._present(blob)]
-        return tuple(self._manifests.values()), tuple(blobs)
+        return Contents(
+            tuple(self._manifests.values()), tuple(blobs), tuple(self._platforms), tuple(self._absent)
+        )
 
-    def _manifest(self, file: str, expected: Digest | None) -> None:
+    def _manifest(self, file: str, expected: Digest | None) -> Manifest:
         raw = self._read(file)
         digest = Digest(f"sha256:{sha256(raw).hexdigest()}")
         if expected is not None and digest != expected:
@@ -102,8 +128,17 @@ class _Examination:
             self._add_blob(blob)
         for child in manifest.manifests:
             self._add_child(child)
+        platforms = [each for each in manifest.manifests if not each.optional] or manifest.manifests
+        if platforms and not any(self._status_of_child(each) for each in platforms):
+            raise RefusedError(
+                f"{file} is an index, and nothing is there of what it names",
+                f"Wait for the copy to end, or repeat it: {self._content.copy('--all ')}",
+            )
+        return manifest
 
     def _add_child(self, child: Descriptor) -> None:
+        if child.digest.algorithm != "sha256":
+            raise RefusedError(f"its manifest {child.digest} is not named by a sha256 digest", self._repeat())
         known = self._children.get(child.digest)
         if known is None:
             self._children[child.digest] = child
@@ -112,16 +147,17 @@ class _Examination:
             raise RefusedError(f"two of its indexes give {child.digest} different sizes", self._repeat())
 
     def _child(self, child: Descriptor) -> None:
-        if child.digest.algorithm != "sha256":
-            raise RefusedError(f"its manifest {child.digest} is not named by a sha256 digest", self._repeat())
         file = child.digest.hex + self._content.suffix
-        if self._content.status(file) is None:
-            raise RefusedError(
-                f"the index names {child.digest}, and {file} is not there",
-                f"Copy every platform: {self._content.copy('--all ')}",
-            )
+        if self._status_of_child(child) is None:
+            if not child.optional:
+                self._absent.append(child)
+            return
         self._demand(file, child.size, f"manifest {child.digest}")
-        self._manifest(file, child.digest)
+        if not self._manifest(file, child.digest).manifests and not child.optional:
+            self._platforms.append(child.called)
+
+    def _status_of_child(self, child: Descriptor) -> os.stat_result | None:
+        return self._content.status(child.digest.hex + self._content.suffix)
 
     def _add_blob(self, blob: Descriptor) -> None:
         known = self._blobs.get(blob.digest, blob)

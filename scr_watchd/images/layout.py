@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from scr_watchd.files import NotRegularError, Reader, open_directory, read_regular
-from scr_watchd.images.directory import MANIFEST, Content, Shelf, examine, kind
+from scr_watchd.images.directory import MANIFEST, Content, Shelf, examine, kind, last_change
 from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.catalog import Image, Problem
 from scr_watchd.oci.manifest import MANIFEST_BYTES
@@ -199,6 +199,11 @@ class Layout:
                 found.refused.append((self._path, self._nameless(nameless)))
         return found
 
+    def last_change(self, shelves: Mapping[str, Shelf]) -> int:
+        """When something changed last in it, as ``directory.last_change`` says."""
+        with open_directory(BLOBS, within=self._descriptor) as blobs:
+            return last_change(self._descriptor, blobs, *(each.descriptor for each in shelves.values()))
+
     def tags(self) -> dict[Tag, Digest]:
         """The tags, complete or not. Raises like ``look``."""
         nobody = Found()
@@ -313,14 +318,21 @@ class Layout:
         skopeo = f"oci:{self._path}:{tag or 'TAG'}" if self._is_repository else f"dir:{self._path}"
         content = Content(self._path, skopeo, shelves, is_layout=True)
         try:
-            manifests, blobs = examine(
-                content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size
-            )
+            found = examine(content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size)
         except OSError as error:
             raise RefusedError(
                 f"manifest {entry.digest}, or one below it, cannot be read: {error.strerror}", self._again()
             ) from error
-        image = Image(self._real, self._where.repository, tag, manifests, blobs, owner=self._owner)
+        image = Image(
+            self._real,
+            self._where.repository,
+            tag,
+            found.manifests,
+            found.blobs,
+            owner=self._owner,
+            platforms=found.platforms,
+            absent=found.absent,
+        )
         return replace(image, files=fingerprint(image, shelves))
 
     def _demand_open(self, where: str, reader: Reader) -> bool:

@@ -7,6 +7,7 @@ directories of blobs.
 """
 
 import errno
+import math
 import os
 import stat
 import time
@@ -20,9 +21,10 @@ from scr_watchd.files import FileId, Reader, file_id, open_directory, read_regul
 from scr_watchd.images import layout as layouts
 from scr_watchd.images import mistakes
 from scr_watchd.images.bounds import Unlisted, within_bounds
-from scr_watchd.images.directory import MANIFEST, Shelf, examine, tag_directory
+from scr_watchd.images.directory import MANIFEST, Shelf, examine, last_change, tag_directory
 from scr_watchd.images.layout import Layout
 from scr_watchd.images.reference import Place, RefusedError, layout_place, place
+from scr_watchd.images.sparse import LOSING_SECONDS, Key, Unripe, key_of
 from scr_watchd.oci.catalog import Image, Problem, Reference
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.words import printable, shell
@@ -45,7 +47,9 @@ class Scan:
     are the tags whose directory is there without a complete image. ``hidden`` are the directories
     (relative to the root, which is empty) that could not be looked into, and layouts whose index.json
     cannot be read: of them, therefore, nothing may be taken for deleted. ``beyond`` are the tags, and
-    ``unlisted`` the referrers, that are complete and for which the bounds leave no room.
+    ``unlisted`` the referrers, that are complete and for which the bounds leave no room. ``changed`` says
+    of each sparse image when something changed last where it lies, in nanoseconds since 1970; ``unripe`` are
+    those that were taken out of ``images`` for that.
     """
 
     images: tuple[Image, ...]
@@ -55,6 +59,25 @@ class Scan:
     root: FileId = (0, 0)
     beyond: frozenset[Reference] = frozenset()
     unlisted: Unlisted = field(default_factory=dict)
+    changed: Mapping[Key, int] = field(default_factory=dict)
+    unripe: tuple[Unripe, ...] = ()
+
+    @property
+    def look_again_at(self) -> float:
+        """When (seconds since 1970) another look finds more, though nothing changes."""
+        return min((each.until for each in self.unripe), default=math.inf)
+
+    def without(self, unripe: tuple[Unripe, ...]) -> "Scan":
+        """The same, as long as what is ``unripe`` is not served."""
+        if not unripe:
+            return self
+        waiting = {key_of(each.image) for each in unripe}
+        return replace(
+            self,
+            images=tuple(each for each in self.images if key_of(each) not in waiting),
+            unfinished=self.unfinished | {each.reference for each in unripe if each.reference},
+            unripe=unripe,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,7 @@ class _Known:
     settled: bool
     nested: bool
     image: Image
+    changed: int = 0
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -74,7 +98,8 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _KnownLayout:
-    """What was found in an OCI layout. One with an image that is not complete is never settled."""
+    """What was found in an OCI layout. One with an image that is not complete is never settled. ``changed``
+    says when something changed last in it, if it has a sparse image."""
 
     identity: int
     settled: bool
@@ -84,6 +109,7 @@ class _KnownLayout:
     problems: tuple[Problem, ...]
     directories: int
     owner: int
+    changed: int = 0
 
 
 _Memory = dict[str, _Known | _KnownLayout]
@@ -190,6 +216,7 @@ class _Walk:
         self._before = before
         self._light = light
         self._settled_ns = time.time_ns() - _RACY_SECONDS * 10**9
+        self._quiet_ns = time.time_ns() - int(LOSING_SECONDS) * 10**9
         self.seen: _Memory = {}
         self.directories = 1
         self._descriptor = -1
@@ -235,6 +262,7 @@ class _Walk:
             root=self._root_id,
             beyond=bounded.beyond,
             unlisted=bounded.unlisted,
+            changed={key: self.seen[path].changed for key, (path, image) in images.items() if image.absent},
         )
 
     def root(self, descriptor: int, *, parents: bool) -> None:
@@ -356,7 +384,9 @@ class _Walk:
         if known is not None and known.image == image:
             image = known.image
         nested = _has_directories(statuses)
-        self.seen[path] = _Known(identity, entries, newest < self._settled_ns, nested, image)
+        changed = last_change(descriptor) if image.absent else 0
+        settled = newest < self._settled_ns and changed < self._quiet_ns
+        self.seen[path] = _Known(identity, entries, settled, nested, image, changed)
 
     def _examine(
         self, descriptor: int, path: str, real: str, statuses: dict[str, os.stat_result], entries: int
@@ -369,11 +399,20 @@ class _Walk:
             raise
         content = tag_directory(Shelf(descriptor, statuses), self._full(path))
         try:
-            manifests, blobs = examine(content, MANIFEST, reader=self._reader, digest=where.digest)
+            found = examine(content, MANIFEST, reader=self._reader, digest=where.digest)
         except (RefusedError, OSError):
             self._is_unfinished(where)
             raise
-        return Image(real, where.repository, where.tag, manifests, blobs, entries)
+        return Image(
+            real,
+            where.repository,
+            where.tag,
+            found.manifests,
+            found.blobs,
+            entries,
+            platforms=found.platforms,
+            absent=found.absent,
+        )
 
     def _without_manifest(self, path: str, statuses: dict[str, os.stat_result]) -> None:
         if _has_directories(statuses) or mistakes.LAYER in statuses:
@@ -411,17 +450,21 @@ class _Walk:
             with layout.shelves(self._reader) as shelves:
                 if now is None or now.identity != identity or not _is_whole(now, shelves):
                     found = layout.look(shelves, reader=self._reader, progress=self._progress)
-                    changed = [each.st_ctime_ns for each in (status, *within)]
-                    changed += [layouts.changed_ns(each, shelves) for each in found.images]
+                    newest = [each.st_ctime_ns for each in (status, *within)]
+                    newest += [layouts.changed_ns(each, shelves) for each in found.images]
+                    is_sparse = any(each.absent for each in found.images)
+                    changed = layout.last_change(shelves) if is_sparse else 0
+                    settled = max(newest) < self._settled_ns and changed < self._quiet_ns
                     now = _KnownLayout(
                         identity,
-                        max(changed) < self._settled_ns and not found.unfinished,
+                        settled and not found.unfinished,
                         _has_directories(statuses, beside=layouts.BLOBS),
                         real,
                         _kept(found.images, now),
                         found.problems(owner),
                         len(shelves) + 1,
                         owner,
+                        changed,
                     )
                     for tag in found.unfinished:
                         self._is_unfinished(Place(where.repository, tag))

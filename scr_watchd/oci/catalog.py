@@ -67,6 +67,7 @@ class Image:
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
     the others are the children of an index. ``files`` changes whenever one of its files does, even if
     it says the same. ``owner`` is the user whose directory it is, or whose link that leads to it.
+    ``platforms`` are those of an index that are there, and ``absent`` those that are not, by design.
     """
 
     path: str
@@ -76,6 +77,8 @@ class Image:
     blobs: tuple[Descriptor, ...]
     files: int = 0
     owner: int = 0
+    platforms: tuple[str, ...] = ()
+    absent: tuple[Descriptor, ...] = ()
 
     @property
     def digest(self) -> Digest:
@@ -86,6 +89,14 @@ class Image:
         """Only a layout has even the first manifest under its digest: said by what is there anyway,
         since there may be 100,000 images."""
         return self.manifests[0].file != "manifest.json"
+
+    @property
+    def some_platforms(self) -> str:
+        """Which platforms of a sparse index are there, in words; of any other image nothing."""
+        if not self.absent:
+            return ""
+        count = len(self.platforms) + len(self.absent)
+        return f"{len(self.platforms)} of {count} platforms: {', '.join(self.platforms)}"
 
     def directory(self, algorithm: str) -> str:
         """Where content with digests of ``algorithm`` lies, blobs by their hex digits."""

@@ -5,6 +5,7 @@ itself chose would let an image run as HTML on the site's own origin.
 """
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,6 +41,10 @@ _NUMBER = {
 _INDEXES = {MediaType.DOCKER_LIST, MediaType.OCI_INDEX}
 _WITH_SUBJECT = {MediaType.OCI_MANIFEST, MediaType.OCI_INDEX}
 
+_PLATFORM_WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ATTESTED = "vnd.docker.reference.type"
+_NO_PLATFORM = "unknown/unknown"
+
 
 class ManifestError(ValueError):
     """Bytes that are no manifest we serve; the text says why."""
@@ -48,11 +53,18 @@ class ManifestError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """Content that a manifest refers to. ``optional`` content may be absent from the registry:
-    a layer that its publisher forbids to redistribute and that clients fetch elsewhere."""
+    a layer that its publisher forbids to redistribute and that clients fetch elsewhere, or what an index
+    says of a platform without being one. ``platform`` is what the manifest of one is for."""
 
     digest: Digest
     size: int
     optional: bool = False
+    platform: str = ""
+
+    @property
+    def called(self) -> str:
+        """The platform, or what else tells it from the others of its index."""
+        return self.platform or f"{self.digest[:19]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,14 @@ class _RawDescriptor(msgspec.Struct, rename="camel"):
     size: int
     media_type: str = ""
     urls: list[str] | None = None
+    platform: msgspec.Raw = msgspec.Raw(b"null")  # whatever is in it and in the annotations, it is served
+    annotations: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _RawPlatform(msgspec.Struct):
+    os: str
+    architecture: str
+    variant: str | None = None
 
 
 class _RawManifest(msgspec.Struct, rename="camel"):
@@ -96,6 +116,7 @@ class _RawManifest(msgspec.Struct, rename="camel"):
 
 _decoder = msgspec.json.Decoder(_RawManifest)
 _annotations = msgspec.json.Decoder(dict[str, str | None] | None)
+_platform = msgspec.json.Decoder(_RawPlatform)
 
 
 def parse(raw: bytes) -> Manifest:
@@ -115,7 +136,8 @@ def parse(raw: bytes) -> Manifest:
     if media_type in _INDEXES:
         if document.manifests is None:
             raise ManifestError("it calls itself an index but has no manifests")
-        return Manifest(media_type, _descriptors(document.manifests), (), _referral(media_type, document))
+        children = _descriptors(document.manifests, are_children=True)
+        return Manifest(media_type, children, (), _referral(media_type, document))
     if document.manifests is not None:
         raise ManifestError("it calls itself an image but lists manifests")
     if document.config is None and not (media_type is MediaType.OCI_MANIFEST and document.artifact_type):
@@ -145,12 +167,15 @@ def _media_type(document: _RawManifest) -> MediaType:
         raise ManifestError(f"its media type {document.media_type[:100]!a} is not served") from error
 
 
-def _descriptors(raw: list[_RawDescriptor]) -> tuple[Descriptor, ...]:
+def _descriptors(raw: list[_RawDescriptor], *, are_children: bool = False) -> tuple[Descriptor, ...]:
     found: dict[Digest, Descriptor] = {}
     for item in raw:
+        platform = _platform_of(item) if are_children else ""
         optional = bool(item.urls) and _is_foreign(item.media_type)
+        if are_children:
+            optional = platform == _NO_PLATFORM or _ATTESTED.encode() in bytes(item.annotations)
         try:
-            new = _descriptor(item.digest, item.size, optional)
+            new = _descriptor(item.digest, item.size, optional, "" if optional else platform)
         except ValueError as error:
             raise ManifestError(f"it refers to {item.digest[:100]!a}: {error}") from error
         if new.size < 0:
@@ -163,9 +188,19 @@ def _descriptors(raw: list[_RawDescriptor]) -> tuple[Descriptor, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _descriptor(digest: str, size: int, optional: bool) -> Descriptor:  # noqa: FBT001 - a key of the cache
+def _descriptor(digest: str, size: int, optional: bool, platform: str) -> Descriptor:  # noqa: FBT001 - a key of the cache
     """The same object each time: images share layers, and a tree has many images."""
-    return Descriptor(Digest.parse(digest), size, optional)
+    return Descriptor(Digest.parse(digest), size, optional, platform)
+
+
+def _platform_of(raw: _RawDescriptor) -> str:
+    """``linux/arm64/v8``, as clients call it; empty where the index does not say, or says nonsense."""
+    try:
+        said = _platform.decode(raw.platform)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    words = [each for each in (said.os, said.architecture, said.variant) if each]
+    return "/".join(words) if all(map(_PLATFORM_WORD.fullmatch, words)) else ""
 
 
 def _referral(media_type: MediaType, document: _RawManifest) -> Referral | None:

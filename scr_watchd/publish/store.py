@@ -216,29 +216,50 @@ class Store:
             self._hasher.go_on()
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
-        """The image as the store still has it, whole; ``None`` if anything is missing."""
+        """The image as the store still has it; ``None`` if anything is missing but children of an index, of
+        which only the catalog knows whether they were ever there."""
         manifests: dict[Digest, ManifestFile] = {}
         blobs: dict[Digest, Descriptor] = {}
-        queue = [digest]
+        absent: dict[Digest, Descriptor] = {}
+        platforms: list[str] = []
+        queue = [Descriptor(digest, 0)]
         try:
             while queue:
-                wanted = queue.pop()
-                if wanted in manifests:
+                child = queue.pop(0)
+                wanted = child.digest
+                if wanted in manifests or wanted in absent:
                     continue
-                raw = self._copy_of(repository, wanted)
+                try:
+                    raw = self._copy_of(repository, wanted)
+                except FileNotFoundError:
+                    if not manifests:
+                        raise
+                    absent[wanted] = child
+                    continue
                 manifest = parse(raw)
+                if manifests and not manifest.manifests and not child.optional:
+                    platforms.append(child.called)
                 manifests[wanted] = ManifestFile(
                     wanted, manifest.media_type, len(raw), wanted.hex, manifest.referral
                 )
                 blobs |= {blob.digest: blob for blob in manifest.blobs}
-                queue += [child.digest for child in manifest.manifests]
+                queue += manifest.manifests
         except (OSError, ManifestError):
             return None
         present = [blob for blob in blobs.values() if self._has(repository, blob)]
         if any(not blob.optional for blob in blobs.values() if blob not in present):
             return None
         owner = self._owner(repository, present)
-        return Image("", repository, tag, tuple(manifests.values()), tuple(present), owner=owner)
+        return Image(
+            "",
+            repository,
+            tag,
+            tuple(manifests.values()),
+            tuple(present),
+            owner=owner,
+            platforms=tuple(platforms),
+            absent=tuple(each for each in absent.values() if not each.optional),
+        )
 
     def _owner(self, repository: RepositoryName, blobs: list[Descriptor]) -> int:
         """Whose an image was: a hard link tells."""

@@ -77,6 +77,9 @@ def test_an_index_in_an_index_is_found_whole(tmp_path: Path) -> None:
     (image_found,) = scan(tmp_path).images
     assert {each.digest for each in image_found.manifests} == set(many.manifests)
     manifest_file(layout, image("arm64")).unlink()
+    (image_found,) = scan(tmp_path).images
+    assert [each.digest for each in image_found.absent] == [image("arm64").digest]
+    manifest_file(layout, image("amd64")).unlink()
     found = scan(tmp_path)
     assert found.images == ()
     assert found.unfinished == {("app", "1")}

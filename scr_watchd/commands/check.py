@@ -13,7 +13,7 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
-from scr_watchd.commands.status import unripe
+from scr_watchd.commands.status import renamed, unripe
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, UnripeStatus
 from scr_watchd.errors import ScrWatchdError
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(_json(scan))
     else:
         print(_text(scan, root))
+        if status is not None and _is_of(status, root):
+            print("\n".join(renamed(status)), end="\n" if status.renamed else "")
         advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")

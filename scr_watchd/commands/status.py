@@ -118,6 +118,7 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
     if status.pinned:
         lines += ["", "served as they were, because their directory holds no complete image now:"]
         lines += [f"  {tag}" for tag in status.pinned]
+    lines += renamed(status)
     if status.partial:
         lines += ["", "served without all of their platforms:", *(f"  {each}" for each in status.partial)]
     lines += [line for each in status.unripe for line in ("", *unripe(each))]
@@ -125,6 +126,13 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         whose = "" if problem.owner is None else f" (of {_user(problem.owner)})"
         lines += ["", f"not served: {problem.path}{whose}", f"  {problem.reason}", f"  {problem.remedy}"]
     return "\n".join(lines)
+
+
+def renamed(status: Status) -> list[str]:
+    if not status.renamed:
+        return []
+    names = [f"  {old} -> {new}" for old, new in status.renamed]
+    return ["", "called otherwise now, because their layout has images of several repositories:", *names]
 
 
 def unripe(image: UnripeStatus) -> list[str]:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(published)
             return 0
         status = statuses.last(held.status)
-        problem = _problem(status, places)
+        problem = _problem(status, places, tag)
         now = time.monotonic()
         broken_since = None if problem is None else broken_since or now
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
@@ -105,13 +105,15 @@ def _reference(text: str) -> tuple[RepositoryName, Tag]:
 
 
 def _places(root: Path, name: str, tag: str) -> list[Path]:
-    """Where the image may lie: the third is an OCI layout of all tags."""
-    return [root / f"{name}:{tag}", root / name / tag, root / name]
+    """Where the image may lie: from the third on, in an OCI layout of all tags, and in those above, in which
+    it is called by the rest of its name."""
+    above = [root / parent for parent in Path(name).parents if parent != Path()]
+    return [root / f"{name}:{tag}", root / name / tag, root / name, *above]
 
 
 def _digest(root: Path, places: list[Path], name: RepositoryName, tag: Tag) -> Digest | None:
     """The digest of the manifest that lies in the tree now."""
-    directory, deeper, layout = places
+    directory, deeper, *layouts = places
     for place in (directory, deeper):
         try:
             with _opened(root, place) as descriptor:
@@ -119,15 +121,26 @@ def _digest(root: Path, places: list[Path], name: RepositoryName, tag: Tag) -> D
             return Digest(f"sha256:{sha256(raw).hexdigest()}")
         except OSError:
             continue  # not there, or not for us to read: then any published version will do
-    for place, called in ((directory, Place(name, tag)), (layout, Place(name, None))):
+    above = zip(layouts, (name, *_parents(name)), strict=False)
+    for place, called in (
+        (directory, Place(name, tag)),
+        *((place, Place(RepositoryName(of), None)) for place, of in above),
+    ):
         try:
             with _opened(root, place) as descriptor:
-                digest = tags_in(descriptor, called, str(place)).get(tag)
+                digest = tags_in(descriptor, called, str(place)).get((name, tag))
             if digest:
                 return digest
         except (OSError, RefusedError):
             continue
     return None
+
+
+def _parents(name: str) -> Iterator[str]:
+    """``a/b/c``: ``a/b``, ``a``."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
 
 
 @contextlib.contextmanager
@@ -151,6 +164,8 @@ def _published(state: State, path: Path) -> dict[tuple[RepositoryName, Tag], Dig
     return record.catalog.tags() if record else {}
 
 
-def _problem(status: Status | None, places: list[Path]) -> ProblemStatus | None:
-    paths = {printable(str(place)) for place in places}
+def _problem(status: Status | None, places: list[Path], tag: str) -> ProblemStatus | None:
+    layout, *above = places[2:]
+    inside = [f"{place}:{layout.relative_to(place)}:{tag}" for place in above]
+    paths = {printable(str(place)) for place in (*places, *inside)}
     return next((each for each in status.problems if each.path in paths), None) if status else None

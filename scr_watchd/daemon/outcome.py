@@ -17,6 +17,7 @@ class Found:
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
     their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``sparse`` are the tags
     that are served without all of their platforms, and which they have; ``unripe`` those that are not yet.
+    ``renamed`` are the old and new names of images whose layout has several repositories now.
     ``advice`` is for the site's configuration, and there only when that was read anew."""
 
     repositories: int = 0
@@ -31,6 +32,7 @@ class Found:
     only_stored_bytes: int = 0
     sparse: Mapping[Reference, str] = field(default_factory=dict)
     unripe: tuple[Unripe, ...] = ()
+    renamed: tuple[tuple[Reference, Reference], ...] = ()
     advice: str = ""
 
     @property

@@ -31,7 +31,7 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, NotRegularError, Reader, mounts_around
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.images.sparse import Ripening
-from scr_watchd.oci.catalog import Catalog, Image, Problem, told
+from scr_watchd.oci.catalog import Catalog, Image, Problem, Reference, former_names, told
 from scr_watchd.publish import included
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import readers as masters
@@ -229,7 +229,7 @@ def _pass(world: World, *, full: bool) -> Outcome:
     taken = store.take(scan.images, root=scan.root, reader=world.scanner.reader)
     world.reached("store")
     resolved = _resolve(world, store, scan, taken)
-    world.found = _found(resolved, scan, taken, store)
+    world.found = _found(resolved, scan, taken, store, world.record.catalog)
     rendered = render(
         resolved.catalog,
         store=store.place.seen_as,
@@ -430,7 +430,7 @@ def _record(world: World, rendered: Rendered, resolved: Resolved, root: FileId) 
     return Record(rendered.id, resolved.catalog, resolved.leaving, resolved.held_since, root)
 
 
-def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:
+def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store, before: Catalog) -> Found:
     listed = [each for each in resolved.catalog.repositories if each.listed]
     return Found(
         repositories=len(listed),
@@ -449,6 +449,21 @@ def _found(resolved: Resolved, scan: Scan, taken: Taken, store: Store) -> Found:
             if image.absent and image.tag is not None
         },
         unripe=scan.unripe,
+        renamed=_renamed(resolved, scan, before),
+    )
+
+
+def _renamed(resolved: Resolved, scan: Scan, before: Catalog) -> tuple[tuple[Reference, Reference], ...]:
+    """The old and the new names of images whose layout has several repositories now, for as long as what
+    had the old name can be pulled there."""
+    old = before.tags() if (names := former_names(scan.images)) else {}
+    new = resolved.catalog.tags() if names else {}
+    return tuple(
+        ((name, tag), now)
+        for (name, tag, digest), now in names.items()
+        if (name, tag) not in new
+        and now in new
+        and (old.get((name, tag)) == digest or (name, digest) in resolved.leaving)
     )
 
 

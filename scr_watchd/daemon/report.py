@@ -14,9 +14,10 @@ from typing import Any
 from msgspec import structs
 
 from scr_watchd import __version__
-from scr_watchd.daemon import metrics
+from scr_watchd.daemon import metrics, notices
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.metrics import Tally
+from scr_watchd.daemon.notices import name, platforms, serving
 from scr_watchd.daemon.outcome import (
     Changes,
     Failed,
@@ -28,7 +29,7 @@ from scr_watchd.daemon.outcome import (
     Unconfirmed,
     Waiting,
 )
-from scr_watchd.daemon.status import ProblemStatus, Status, UnripeStatus, counted
+from scr_watchd.daemon.status import ProblemStatus, Status, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Problem, Reference
@@ -37,7 +38,6 @@ from scr_watchd.words import printable
 
 log = logging.getLogger("scr_watchd")
 
-_MANY_PARTIAL, _MANY_UNRIPE = 100, 1000  # in the status
 _MANY = 20  # more changes than this are counted instead of listed
 _LOOK_AGAIN_SECONDS = 2.0
 _FRESH_SECONDS = 120.0  # somebody may be mending it now, and a chmod causes no file event
@@ -77,6 +77,7 @@ class Reporter:
     _measured: Status | None = None
     _measured_at: float = -math.inf
     _held: bool = False
+    _renamed: set[tuple[Reference, Reference]] = field(default_factory=set)
     _pinned: dict[Reference, float] = field(default_factory=dict)
     _first: bool = True
     _ages: dict[Problem, float] = field(default_factory=dict)
@@ -96,13 +97,13 @@ class Reporter:
                 clock = time.time()
                 served = _served(found, generation, confirmed=True)
                 self._write(
-                    "published", _serving(found), found, **served, confirmed_at=clock, changed_at=clock
+                    "published", serving(found), found, **served, confirmed_at=clock, changed_at=clock
                 )
             case Unchanged(found, generation):
                 self._say(logging.INFO, "")
                 if self._first:
                     self._images(Changes({}, {}, {}), found)
-                self._write("unchanged", _serving(found), found, **_served(found, generation, confirmed=True))
+                self._write("unchanged", serving(found), found, **_served(found, generation, confirmed=True))
             case Unconfirmed(found, generation, _, reason):
                 line = f"generation {generation} is not confirmed: {reason}"
                 self._say(logging.WARNING, line)
@@ -129,6 +130,9 @@ class Reporter:
         if outcome.found.advice not in ("", self._advised):
             self._advised = outcome.found.advice
             log.info("%s", self._advised)
+        for line in notices.renames(outcome.found, self._renamed):
+            log.warning("%s", line)
+        self._renamed = set(outcome.found.renamed)
         self._holding(outcome.found)
         self._pinning(outcome.found, now)
         again = now + max(0.0, outcome.found.look_again_at - time.time())
@@ -167,22 +171,19 @@ class Reporter:
                 log.warning(
                     "%s is served as it was %d minutes ago: its directory still holds no complete image. "
                     "Copy it again, or remove the directory to remove the tag",
-                    _name(tag),
+                    name(tag),
                     (now - since) // 60,
                 )
                 self._pinned[tag] = math.inf  # said
 
     def _images(self, changes: Changes, found: Found) -> None:
+        def called(tag: Reference) -> str:
+            return f"{name(tag)}{platforms(found, tag)}"
+
         lines = (
-            [
-                f"{_name(tag)}{_platforms(found, tag)} is there{self._pull(tag)} ({digest})"
-                for tag, digest in changes.added.items()
-            ]
-            + [
-                f"{_name(tag)}{_platforms(found, tag)} was replaced ({digest})"
-                for tag, digest in changes.replaced.items()
-            ]
-            + [f"{_name(tag)} is gone" for tag in changes.removed]
+            [f"{called(tag)} is there{self._pull(tag)} ({digest})" for tag, digest in changes.added.items()]
+            + [f"{called(tag)} was replaced ({digest})" for tag, digest in changes.replaced.items()]
+            + [f"{name(tag)} is gone" for tag in changes.removed]
         )
         if len(lines) <= _MANY:
             for line in lines:
@@ -192,7 +193,7 @@ class Reporter:
             told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
             log.info("images: %s", ", ".join(told))
         if lines or self._first:
-            log.info("%s", _serving(found))
+            log.info("%s", serving(found))
         if self._first and self.address and found.example and (not lines or len(lines) > _MANY):
             log.info("for example%s", self._pull(found.example))
         if self._first and not found.tags:
@@ -204,7 +205,7 @@ class Reporter:
             )
 
     def _pull(self, tag: Reference) -> str:
-        return f": docker pull {self.address}/{_name(tag)}" if self.address else ""
+        return f": docker pull {self.address}/{name(tag)}" if self.address else ""
 
     def _problems(self, problems: tuple[Problem, ...], now: float) -> float:
         old_enough = now - (_YOUNG_SECONDS if self.patient else 0)
@@ -234,8 +235,6 @@ class Reporter:
             outcome=kind,
             message=line,
             problems=_told(found.problems) if found else last.problems,
-            partial=_partial(found) if found else last.partial,
-            unripe=_unripe(found) if found else last.unripe,
             waiting=found.waiting if found else last.waiting,
             leaving=found.leaving if found else last.leaving,
             watch=self.watch,
@@ -244,6 +243,7 @@ class Reporter:
             links=_links(self.store),
             links_cost=self.store.cost if self.store else "",
             reader=(self.reader.uid, tuple(sorted(self.reader.gids))),
+            **(notices.in_status(found) if found else {}),
             **served,
         )
         count = len(new.problems)
@@ -286,8 +286,8 @@ def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]
         "confirmed": confirmed,
         "repositories": found.repositories,
         "images": found.tags,
-        "pinned": tuple(map(_name, found.pinned)),
-        "held": tuple(map(_name, found.held)),
+        "pinned": tuple(map(name, found.pinned)),
+        "held": tuple(map(name, found.held)),
         "held_since": found.held_since,
         "only_stored_bytes": found.only_stored_bytes,
     }
@@ -297,42 +297,10 @@ def _told(problems: tuple[Problem, ...]) -> tuple[ProblemStatus, ...]:
     return tuple(ProblemStatus(each.path, each.reason, each.remedy, each.owner) for each in problems)
 
 
-def _partial(found: Found) -> tuple[str, ...]:
-    first = sorted(found.sparse)[:_MANY_PARTIAL]
-    return tuple(f"{_name(tag)}{_platforms(found, tag)}" for tag in first)
-
-
-def _platforms(found: Found, tag: Reference) -> str:
-    return f" ({found.sparse[tag]})" if tag in found.sparse else ""
-
-
-def _unripe(found: Found) -> tuple[UnripeStatus, ...]:
-    return tuple(
-        UnripeStatus(_name(each.reference), each.reason, each.until)
-        for each in found.unripe[:_MANY_UNRIPE]
-        if each.reference
-    )
-
-
 def _links(store: StorePlace | None) -> str:
     if store is None:
         return ""
     return "hard" if store.hard_links else f"symbolic: {store.obstacle}"
-
-
-def _name(tag: Reference) -> str:
-    return f"{tag[0]}:{tag[1]}"
-
-
-def _serving(found: Found) -> str:
-    line = f"serving {counted(found.tags, 'image')} in {counted(found.repositories, 'repository')}"
-    if found.held:
-        line += f", of which {len(found.held)} vanished at once and are held: see scr-watchd accept"
-    if found.unripe:
-        line += f"; {counted(len(found.unripe), 'image')} more if the rest of their platforms does not come"
-    if found.waiting:
-        line += f"; {counted(found.waiting, 'image')} more when their bytes are checked"
-    return line
 
 
 # -- the format of the lines -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """From what is in the tree, and what was published before, to what is to be served. Pure."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from scr_watchd.oci.catalog import (
     Referrer,
     Repository,
     by_repository,
+    former_names,
 )
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
@@ -202,15 +203,25 @@ def _missing(
     ]
     if not missing:
         return [], []
+    renamed = former_names(scan.images)
+    of_layouts = {(each.repository, each.tag, each.digest) for each in scan.images if each.is_in_layout}
     there = scan.unfinished | {(image.repository, image.tag) for image in scan.images}
     pinned: list[_Tagged] = []
     vanished: list[_Tagged] = []
     for name, tag, digest in missing:
         if (name, tag) in scan.beyond:
             continue  # neither: it is there, and has no room any more
+        if (name, tag, digest) in renamed or any((each, tag, digest) in of_layouts for each in _above(name)):
+            continue  # it is there by another name: its layout came to have several repositories, or one
         stays = (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
         (pinned if stays else vanished).append((name, tag, digest))
     return pinned, vanished
+
+
+def _above(name: str) -> Iterator[RepositoryName]:
+    """``a/b`` and ``a`` of ``a/b/c``."""
+    while name := name.rpartition("/")[0]:
+        yield RepositoryName(name)
 
 
 def _whole(catalog: Catalog, stored: StoredImage) -> StoredImage:

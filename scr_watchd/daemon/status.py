@@ -59,6 +59,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Images that are served without all of their platforms, and which they have; the first hundred."""
     unripe: tuple[UnripeStatus, ...] = ()
     """Images that are not served yet, because a copy of their platforms may be under way."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """The old and the new names of images whose layout came to have several repositories."""
     waiting: Count = 0
     """Images that are served once their bytes are checked."""
     leaving: Count = 0

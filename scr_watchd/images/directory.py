@@ -25,6 +25,15 @@ class Shelf:
     descriptor: int
     entries: Mapping[str, os.stat_result]
 
+    @classmethod
+    def of(cls, descriptor: int) -> "Shelf":
+        found = {}
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it went away meanwhile
+                    found[entry.name] = entry.stat(follow_symlinks=False)
+        return cls(descriptor, found)
+
 
 @dataclass(frozen=True, slots=True)
 class Content:

@@ -1,12 +1,11 @@
 """Looks at an OCI layout (image specification, "Image Layout"): its images, and their tags.
 
-A layout is a repository, and its tags are what the descriptors in its index.json are called there.
-One whose directory is called NAME:TAG or NAME@DIGEST is that image, whatever it is called inside.
+A layout is a repository, and its tags are what the descriptors in its index.json are called there; or several
+repositories, as ``naming`` has it. One whose directory is called NAME:TAG or NAME@DIGEST is that image,
+whatever it is called inside.
 """
 
-import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,21 +16,27 @@ import msgspec
 
 from scr_watchd.files import NotRegularError, Reader, open_directory, read_regular
 from scr_watchd.images.directory import MANIFEST, Content, Shelf, examine, kind, last_change
+from scr_watchd.images.naming import (
+    INDEX,
+    NAME,
+    Entry,
+    Listed,
+    Named,
+    Names,
+    names,
+    with_homes,
+    without,
+    without_names,
+)
 from scr_watchd.images.reference import Place, RefusedError
-from scr_watchd.oci.catalog import Image, Problem
-from scr_watchd.oci.manifest import MANIFEST_BYTES
+from scr_watchd.oci.catalog import Image, Problem, Reference, label
+from scr_watchd.oci.manifest import MANIFEST_BYTES, ManifestError, parse
 from scr_watchd.oci.names import Digest, Tag
 from scr_watchd.words import copy_again, printable, shell
 
 LAYOUT = "oci-layout"
-INDEX = "index.json"
 BLOBS = "blobs"
 _SHELVES = {"sha256": f"{BLOBS}/sha256", "sha512": f"{BLOBS}/sha512"}
-
-_NAME = "org.opencontainers.image.ref.name"
-_FULL_NAME = "io.containerd.image.name"
-
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]*:(?P<tag>[^:/@]+)(?:@[^@]+)?")
 
 _What = TypeVar("_What", bound=msgspec.Struct)
 
@@ -47,51 +52,19 @@ class Found:
 
     images: list[Image] = field(default_factory=list)
     refused: list[tuple[str, RefusedError]] = field(default_factory=list)
-    unfinished: list[Tag | None] = field(default_factory=list)
+    unfinished: list[Reference] = field(default_factory=list)
 
     def problems(self, owner: int) -> tuple[Problem, ...]:
         return tuple(Problem(printable(place), why.reason, why.remedy, owner) for place, why in self.refused)
 
 
-class _Descriptor(msgspec.Struct, rename="camel"):
-    digest: str
-    size: int
-    annotations: dict[str, str] | None = None
-
-    @property
-    def name(self) -> str:
-        """What the image is called; empty if nothing says so."""
-        annotations = self.annotations or {}
-        return annotations.get(_NAME) or annotations.get(_FULL_NAME) or ""
-
-
 class _Index(msgspec.Struct, rename="camel"):
     schema_version: int
-    manifests: list[_Descriptor] | None = None  # umoci writes null for none
+    manifests: list[Listed] | None = None  # umoci writes null for none
 
 
 class _Version(msgspec.Struct, rename="camel"):
     image_layout_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One descriptor of index.json, and its position there, by which commands find it."""
-
-    position: int
-    digest: Digest
-    size: int
-    name: str
-
-
-def tag_of(name: str) -> Tag | None:
-    """The tag in what an image of a layout is called: all of it if that is a tag, else what follows the
-    last colon of a reference such as ``HOST:PORT/NAME:TAG@DIGEST``."""
-    reference = _REFERENCE.fullmatch(name)
-    try:
-        return Tag.parse(reference["tag"] if reference else name)
-    except ValueError:
-        return None
 
 
 def is_layout(descriptor: int, entries: Mapping[str, os.stat_result]) -> bool:
@@ -108,12 +81,11 @@ def is_layout(descriptor: int, entries: Mapping[str, os.stat_result]) -> bool:
 
 def statuses(parent: int, name: str) -> list[os.stat_result]:
     """Of what changes whenever an image of the layout ``name`` comes, goes or is replaced."""
-    paths = (LAYOUT, INDEX, BLOBS, *_SHELVES.values())
-    found = (_lstat(f"{name}/{path}", parent) for path in paths)
+    found = (_lstat(f"{name}/{path}", parent) for path in (LAYOUT, INDEX, BLOBS, *_SHELVES.values()))
     return [status for status in found if status is not None]
 
 
-def tags_in(descriptor: int, where: Place, path: str) -> dict[Tag, Digest]:
+def tags_in(descriptor: int, where: Place, path: str) -> dict[Reference, Digest]:
     """What the layout in the open directory ``descriptor``, which lies at ``where``, says that its tags
     are; ``path`` is the directory as messages show it.
 
@@ -179,57 +151,66 @@ class Layout:
             for algorithm, where in _SHELVES.items():
                 if self._demand_open(where, reader):
                     shelf = stack.enter_context(open_directory(where, within=self._descriptor))
-                    found[algorithm] = Shelf(shelf, _listing(shelf))
+                    found[algorithm] = Shelf.of(shelf)
             yield found
 
     def look(self, shelves: Mapping[str, Shelf], *, reader: Reader, progress: Callable[[], None]) -> Found:
         """At every image. Raises ``RefusedError`` if what it holds, or which of it is meant, is unknown."""
         found = Found()
-        entries = self._index(found)
-        for entry, tag in self._named(entries, found):
-            progress()
-            try:
-                found.images.append(self._image(entry, tag, shelves, reader))
-            except RefusedError as refused:
-                found.refused.append((self._place(tag), refused))
-                found.unfinished.append(tag)
-        if self._is_repository and not any(entry.name for entry in entries):
-            referrers = {each.digest for each in found.images if each.manifests[0].referral}
-            if nameless := [each for each in entries if each.digest not in referrers]:
-                found.refused.append((self._path, self._nameless(nameless)))
+        made = self._names(found)
+        nameless: list[Image] = []
+        rest = [Named(entry, self._where.repository, None) for entry in made.nameless]
+        for images, every in ((found.images, made.named), (nameless, rest)):
+            for each in every:
+                progress()
+                try:
+                    images.append(self._image(each, shelves, reader))
+                except RefusedError as refused:
+                    found.refused.append((self._place(each), refused))
+                    if each.tag is not None:
+                        found.unfinished.append((each.repository, each.tag))
+        found.images += with_homes(nameless, found.images)
+        if self._is_repository and not made.named and not made.refused:
+            referrers = {each.digest for each in nameless if each.manifests[0].referral}
+            if entries := [each for each in made.nameless if each.digest not in referrers]:
+                may_move = all(
+                    not _is_directory(each) for name, each in self._entries.items() if name != BLOBS
+                )
+                found.refused.append((self._path, without_names(entries, self._path, may_move=may_move)))
         return found
+
+    def tags(self) -> dict[Reference, Digest]:
+        """The tags, complete or not. Raises like ``look``."""
+        return {
+            (each.repository, each.tag): each.entry.digest
+            for each in self._names(Found()).named
+            if each.tag is not None
+        }
 
     def last_change(self, shelves: Mapping[str, Shelf]) -> int:
         """When something changed last in it, as ``directory.last_change`` says."""
         with open_directory(BLOBS, within=self._descriptor) as blobs:
             return last_change(self._descriptor, blobs, *(each.descriptor for each in shelves.values()))
 
-    def tags(self) -> dict[Tag, Digest]:
-        """The tags, complete or not. Raises like ``look``."""
-        nobody = Found()
-        named = self._named(self._index(nobody), nobody)
-        return {tag: entry.digest for entry, tag in named if tag is not None}
-
     # -- what is written in it -----------------------------------------------------------------------
 
-    def _index(self, found: Found) -> list[_Entry]:
+    def _index(self, found: Found) -> list[Entry]:
         if LAYOUT not in self._entries:
             raise RefusedError(
                 f"it has blobs and no {LAYOUT}: a copy is under way, or was broken off", self._again()
             )
         version = self._decode(LAYOUT, _Version).image_layout_version
         if not version.startswith("1."):
-            raise RefusedError(
-                f"it is an OCI layout of version {printable(version[:20])}, and 1.0.0 is what is read",
-                self._again(),
-            )
+            version = printable(version[:20])
+            raise RefusedError(f"it is an OCI layout of version {version}, and 1.0.0 is read", self._again())
         entries = []
         for position, raw in enumerate(self._decode(INDEX, _Index).manifests or ()):
             try:
-                entries.append(_Entry(position, Digest.parse(raw.digest), raw.size, raw.name))
+                entries.append(Entry.of(position, raw))
             except ValueError as error:
                 reason = f"its {INDEX} names {raw.digest[:100]!a}: {error}"
-                found.refused.append((self._path, RefusedError(reason, self._without(position))))
+                remedy = without(self._path, position, raw.digest)
+                found.refused.append((self._path, RefusedError(reason, remedy)))
         return entries
 
     def _decode(self, file: str, what: type[_What]) -> _What:
@@ -249,74 +230,40 @@ class Layout:
 
     # -- names ---------------------------------------------------------------------------------------
 
-    def _named(self, entries: list[_Entry], found: Found) -> list[tuple[_Entry, Tag | None]]:
-        """Each image with each of its tags, and those that have none once."""
+    def _names(self, found: Found) -> Names:
+        entries = self._index(found)
         if self._where.digest is not None:
-            return [(self._by_digest(entries, self._where.digest), None)]
-        if self._where.tag is not None:
-            named = self._single(entries, self._where.tag)
-        else:
-            named = list(self._by_name(entries, found))
-        tagged = {entry.digest for entry, _ in named}
-        # what a tag named before: skopeo leaves it there without a name
-        rest = {each.digest: each for each in entries if not each.name and each.digest not in tagged}
-        return [*named, *((entry, None) for entry in rest.values())]
+            entry = self._by_digest(entries, self._where.digest)
+            return Names([Named(entry, self._where.repository, None)])
+        made = names(entries, self._where, self._path, refers=self._refers)
+        found.refused += [(f"{self._path}:{name}" if name else self._path, why) for name, why in made.refused]
+        return made
 
-    def _by_digest(self, entries: Iterable[_Entry], digest: Digest) -> _Entry:
+    def _by_digest(self, entries: Iterable[Entry], digest: Digest) -> Entry:
         for entry in entries:
             if entry.digest == digest:
                 return entry
         raise RefusedError(f"its {INDEX} does not name {digest}", self._again())
 
-    def _single(self, entries: list[_Entry], tag: Tag) -> list[tuple[_Entry, Tag | None]]:
-        named = [entry for entry in entries if entry.name]
-        images = {entry.digest: entry for entry in named or entries}
-        if len(images) > 1:
-            raise RefusedError(
-                f"its name has a tag, and it holds {len(images)} images",
-                "Name it as a repository; then their tags are what they are called in it: "
-                f"mv {shell(self._path)} {shell(self._free_name())}",
-            )
-        return [(entry, tag) for entry in images.values()]
-
-    def _by_name(self, entries: Iterable[_Entry], found: Found) -> Iterator[tuple[_Entry, Tag | None]]:
-        seen: dict[Tag, Digest] = {}
-        for entry in entries:
-            tag = tag_of(entry.name)
-            if tag is not None and tag not in seen:
-                seen[tag] = entry.digest
-                yield entry, tag
-            elif tag is not None and seen[tag] != entry.digest:
-                reason = f"{self._where.repository}:{tag} is there twice in its {INDEX}, as another image"
-                found.refused.append((self._place(tag), RefusedError(reason, self._without(entry.position))))
-            elif tag is None and entry.name:
-                reason = f"{entry.digest} is called {entry.name[:100]!a} in it, which names no tag"
-                remedy = self._call(entry, _like_a_tag(entry))
-                found.refused.append((self._path, RefusedError(reason, remedy)))
-
-    def _nameless(self, entries: list[_Entry]) -> RefusedError:
-        images = {entry.digest for entry in entries}
-        first = entries[0]
-        reason = (
-            f"{first.digest} has no name in it, and can be pulled by digest only"
-            if len(images) == 1
-            else f"its {len(images)} images have no names in it, and can be pulled by digest only"
-        )
-        is_alone = all(not _is_directory(each) for name, each in self._entries.items() if name != BLOBS)
-        tagged = f"{self._path}:latest"
-        if len(images) == 1 and is_alone and not os.path.lexists(tagged):
-            return RefusedError(reason, f"Name it: mv {shell(self._path)} {shell(tagged)}")
-        return RefusedError(reason, self._call(first, "latest"))
+    def _refers(self, entry: Entry) -> bool:
+        """Whether its manifest, as far as it can be read, is about another one."""
+        try:
+            with open_directory(_SHELVES[entry.digest.algorithm], within=self._descriptor) as shelf:
+                raw, _ = read_regular(entry.digest.hex, within=shelf, limit=MANIFEST_BYTES)
+            return parse(raw).referral is not None
+        except (OSError, ManifestError):
+            return False
 
     # -- images --------------------------------------------------------------------------------------
 
-    def _image(self, entry: _Entry, tag: Tag | None, shelves: Mapping[str, Shelf], reader: Reader) -> Image:
+    def _image(self, named: Named, shelves: Mapping[str, Shelf], reader: Reader) -> Image:
+        entry = named.entry
         if entry.digest.algorithm != "sha256":
             raise RefusedError(
-                f"its manifest {entry.digest} is not named by a sha256 digest", self._without(entry.position)
+                f"its manifest {entry.digest} is not named by a sha256 digest",
+                without(self._path, entry.position, entry.digest),
             )
-        skopeo = f"oci:{self._path}:{tag or 'TAG'}" if self._is_repository else f"dir:{self._path}"
-        content = Content(self._path, skopeo, shelves, is_layout=True)
+        content = Content(self._path, self._skopeo(named), shelves, is_layout=True)
         try:
             found = examine(content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size)
         except OSError as error:
@@ -325,13 +272,14 @@ class Layout:
             ) from error
         image = Image(
             self._real,
-            self._where.repository,
-            tag,
+            named.repository,
+            named.tag,
             found.manifests,
             found.blobs,
             owner=self._owner,
             platforms=found.platforms,
             absent=found.absent,
+            below=named.below,
         )
         return replace(image, files=fingerprint(image, shelves))
 
@@ -350,9 +298,18 @@ class Layout:
 
     # -- what to do ----------------------------------------------------------------------------------
 
-    def _place(self, tag: Tag | None) -> str:
+    def _place(self, named: Named) -> str:
         """What messages call an image, as skopeo would, and as ``Image.place`` does."""
-        return f"{self._path}:{tag}" if self._is_repository and tag is not None else self._path
+        if not self._is_repository or (named.tag is None and not named.below):
+            return self._path
+        return f"{self._path}:{label(named.below, named.tag, named.entry.digest)}"
+
+    def _skopeo(self, named: Named) -> str:
+        if not self._is_repository:
+            return f"dir:{self._path}"
+        if named.below and named.entry.named_by == NAME:
+            return f"oci:{self._path}:{named.entry.name}"
+        return f"oci:{self._path}:{label(named.below, named.tag or Tag('TAG'), named.entry.digest)}"
 
     def _permit(self) -> str:
         return f"Permit it: chmod -R go+rX {shell(self._path)}"
@@ -363,43 +320,7 @@ class Layout:
     def _copy(self) -> str:
         if self._is_repository:
             return copy_again(f"oci:{self._path}:TAG")
-        # skopeo cannot write a layout with a colon in its name
-        return copy_again(f"dir:{self._path}", stale=self._path)
-
-    def _free_name(self) -> str:
-        parent, _, leaf = self._path.rpartition("/")
-        name = f"{parent}/{leaf.partition(':')[0]}"
-        return f"{name}-layout" if os.path.lexists(name) else name
-
-    def _call(self, entry: _Entry, tag: str) -> str:
-        entry_is = f"(.manifests[{entry.position}]|select(.digest=={json.dumps(entry.digest)}))"
-        return f"Name it: {self._edit(f'{entry_is}.annotations[{json.dumps(_NAME)}]={json.dumps(tag)}')}"
-
-    def _without(self, position: int) -> str:
-        return f"Remove it: {self._edit(f'del(.manifests[{position}])')}"
-
-    def _edit(self, change: str) -> str:
-        index, new = f"{self._path}/{INDEX}", f"{self._path}/.{INDEX}.new"
-        return f"jq -c {shell(change)} {shell(index)} >{shell(new)} && mv {shell(new)} {shell(index)}"
-
-
-def _like_a_tag(entry: _Entry) -> str:
-    """A tag that looks like the name of ``entry``."""
-    reference = entry.name.partition("@")[0]
-    name, colon, tag = reference.rpartition(":")
-    wanted = tag if colon and name else "latest" if "/" in reference else reference
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", wanted).strip(".-")[:128] or entry.digest.hex[:12]
-
-
-def _listing(descriptor: int) -> dict[str, os.stat_result]:
-    found = {}
-    with os.scandir(descriptor) as entries:
-        for entry in entries:
-            try:
-                found[entry.name] = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # it went away meanwhile
-    return found
+        return copy_again(f"dir:{self._path}", stale=self._path)  # skopeo writes no layout with a colon
 
 
 def _status(digest: Digest, shelves: Mapping[str, Shelf]) -> os.stat_result | None:

@@ -1,6 +1,7 @@
 """What a directory's place in the tree says: NAME/TAG, NAME:TAG or NAME@DIGEST."""
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -122,6 +123,18 @@ def is_name(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def like_a_tag(text: str) -> str:
+    """A tag that looks like ``text``, with Helm's ``_`` for ``+``; empty if nothing of it can stay."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text.replace("+", "_")).strip(".-")[:128]
+
+
+def like_a_name(text: str) -> str:
+    """A repository name that looks like ``text``."""
+    parts = [re.sub(r"[^a-z0-9]*[^a-z0-9._-]+[^a-z0-9]*", "-", part.lower()) for part in text.split("/")]
+    name = "/".join(filter(None, (part.strip("._-") for part in parts)))
+    return name if is_name(name) else "image"
 
 
 def is_tag(text: str) -> bool:

@@ -240,17 +240,7 @@ class _Walk:
         keys = [(image.repository, image.tag or image.digest) for _, image in found]
         images = dict(zip(keys, found, strict=True))
         if len(images) < len(found):
-            images.clear()
-            for (path, image), key in zip(found, keys, strict=True):
-                first = images.setdefault(key, (path, image))[1]
-                if first.digest != image.digest:
-                    other = printable(first.place)
-                    self._problem(
-                        path,
-                        f"{image.repository}:{image.tag} is there twice, as another image in {other}",
-                        f"Remove one of them: rm -r {shell(self._full(path))}",
-                        image.owner,
-                    )
+            images = self._each_once(found)
         bounded = within_bounds(image for _, image in images.values())
         for image, reason, remedy in bounded.complaints:
             self._problem(image.place, reason, remedy, image.owner)
@@ -264,6 +254,23 @@ class _Walk:
             unlisted=bounded.unlisted,
             changed={key: self.seen[path].changed for key, (path, image) in images.items() if image.absent},
         )
+
+    def _each_once(self, found: list[tuple[str, Image]]) -> dict[Key, tuple[str, Image]]:
+        """The image of each name. What lies at its own path outranks what a layout above calls so."""
+        images: dict[Key, tuple[str, Image]] = {}
+        for path, image in sorted(found, key=lambda each: -len(each[0]) if each[1].below else -(2**31)):
+            first = images.setdefault(key_of(image), (path, image))[1]
+            if first.digest != image.digest:
+                reason = f"{image.repository}:{image.tag} is there twice, as another image in "
+                self._problem(
+                    image.place if image.below else path,
+                    reason + printable(first.place),
+                    "Take one of them out, the directory or its name in the layout above"
+                    if image.below
+                    else f"Remove one of them: rm -r {shell(self._full(path))}",
+                    image.owner,
+                )
+        return dict(sorted(images.items(), key=lambda each: each[1][0]))
 
     def root(self, descriptor: int, *, parents: bool) -> None:
         self._descriptor = descriptor
@@ -466,8 +473,7 @@ class _Walk:
                         owner,
                         changed,
                     )
-                    for tag in found.unfinished:
-                        self._is_unfinished(Place(where.repository, tag))
+                    self._unfinished.update(found.unfinished)
         except layouts.PrivateError:
             raise
         except (RefusedError, OSError):

@@ -67,6 +67,7 @@ class Image:
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
     the others are the children of an index. ``files`` changes whenever one of its files does, even if
     it says the same. ``owner`` is the user whose directory it is, or whose link that leads to it.
+    ``below`` is the part of the repository's name that a layout of several repositories gives it.
     ``platforms`` are those of an index that are there, and ``absent`` those that are not, by design.
     """
 
@@ -79,6 +80,7 @@ class Image:
     owner: int = 0
     platforms: tuple[str, ...] = ()
     absent: tuple[Descriptor, ...] = ()
+    below: str = ""
 
     @property
     def digest(self) -> Digest:
@@ -106,9 +108,30 @@ class Image:
     def place(self) -> str:
         """What messages call its place, relative to the root. For one image of several in a layout it is
         skopeo's ``LAYOUT:TAG``."""
+        if self.below:
+            return f"{self.path}:{label(self.below, self.tag, self.digest)}"
         if self.is_in_layout and self.tag is not None and ":" not in self.path.rpartition("/")[2]:
             return f"{self.path}:{self.tag}"
         return self.path
+
+
+def label(below: str, tag: Tag | None, digest: Digest) -> str:
+    """What tells an image from the others of its layout: its tag, and in one of several repositories more."""
+    if not below:
+        return tag or digest
+    return f"{below}:{tag}" if tag is not None else f"{below}@{digest}"
+
+
+def former_names(images: Iterable[Image]) -> dict[tuple[RepositoryName, Tag, Digest], Reference]:
+    """What images of layouts of several repositories were called while theirs were of one, by that."""
+    return {
+        (RepositoryName(image.repository.removesuffix(f"/{image.below}")), image.tag, image.digest): (
+            image.repository,
+            image.tag,
+        )
+        for image in images
+        if image.below and image.tag is not None
+    }
 
 
 def by_repository(images: Iterable[Image]) -> dict[str, list[Image]]:

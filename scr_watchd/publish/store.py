@@ -42,7 +42,7 @@ from scr_watchd.files import (
     read_regular,
     write_all,
 )
-from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository
+from scr_watchd.oci.catalog import Image, ManifestFile, Problem, by_repository, label
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
@@ -627,7 +627,7 @@ class Store:
             return f"Copy it again: {copy_again(f'dir:{path}')}"
         if ":" in image.path.rpartition("/")[2]:  # skopeo cannot write such a layout
             return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
-        skopeo = f"oci:{path}:{image.tag or 'TAG'}"
+        skopeo = f"oci:{path}:{label(image.below, image.tag or Tag('TAG'), image.digest)}"
         return f"Copy it again: {copy_again(skopeo, stale=file)}"
 
     def _is_small(self, image: Image) -> bool:

@@ -16,7 +16,7 @@ from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from tests.fuzzing import ends_within, modest
-from tests.trees import Built, image, index, make_images, write_image, write_layout
+from tests.trees import Built, descriptor, image, index, make_images, without, write_image, write_layout
 
 ONE_LINE = re.compile(r"[ -~]+")
 
@@ -51,8 +51,11 @@ names = st.one_of(
     ),
     st.binary(min_size=1, max_size=20).map(lambda raw: raw.replace(b"\0", b"0").replace(b"/", b":")),
 ).filter(lambda name: name not in {b".", b".."})
-images = st.sampled_from([image("1"), image("2"), index(image("1"), image("2"))])
-called = st.none() | st.sampled_from(["1", "2", "localhost:5000/app:3", "a/b"]) | st.text(max_size=5)
+BOTH = index(image("1"), image("2"))
+SIGNED = image("3", subject=descriptor(image("1").raw, image("1").media_type))
+images = st.sampled_from([image("1"), image("2"), BOTH, without(BOTH, image("2")), SIGNED])
+full = ["localhost:5000/app:3", "docker.io/a:1", "index.docker.io/a:1", f"a/b@{image('1').digest}", "X/y:1+2"]
+called = st.none() | st.sampled_from(["1", "2", "a/b", *full]) | st.text(max_size=5)
 layouts = st.lists(st.tuples(called, images), max_size=3).map(LayoutOf)
 links = st.one_of(st.sampled_from([b".", b"..", b"../a", b"a/1", b"/", b"/etc/passwd", b"a:1"]), names).map(
     Link

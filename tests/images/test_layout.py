@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY, Reader
-from scr_watchd.images.layout import tag_of
+from scr_watchd.images.naming import tag_of
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from tests.images.test_hostile import become
@@ -173,7 +173,7 @@ def test_an_image_called_by_containerd_alone_has_its_tag(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "tag"), [("a+b", "a-b"), ("docker.io/library/app", "latest"), ("\N{SNOWMAN}'\n", None)]
+    ("name", "tag"), [("a+b", "a_b"), ("docker.io/library/app", "latest"), ("\N{SNOWMAN}'\n", None)]
 )
 def test_an_image_with_a_strange_name_is_told_how_to_be_called(
     tmp_path: Path, name: str, tag: str | None
@@ -238,11 +238,14 @@ def test_two_images_of_one_name_are_a_problem_and_the_first_is_served(tmp_path: 
     assert [each.digest for each in found.images] == [ONE.digest]
     assert reasons(found, tmp_path) == {"app:1": "app:1 is there twice in its index.json, as another image"}
     run(found.problems[0].remedy)
-    assert [each.digest for each in scan(tmp_path).images] == [ONE.digest]
+    assert [(each.tag, each.digest) for each in scan(tmp_path).images] == [
+        ("1", ONE.digest),
+        ("1-2", TWO.digest),
+    ]
     assert scan(tmp_path).problems == ()
     write_image(tmp_path / "app:1", TWO)
     found = scan(tmp_path)
-    assert [each.digest for each in found.images] == [ONE.digest]
+    assert [each.digest for each in found.images] == [ONE.digest, TWO.digest]
     assert found.problems[0].remedy == f"Remove one of them: rm -r {layout}:1"
 
 

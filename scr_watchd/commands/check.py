@@ -19,6 +19,7 @@ from scr_watchd.daemon.status import Status, UnripeStatus
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import LAYOUT
+from scr_watchd.images.moves import has_others
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.oci.catalog import Image
@@ -90,11 +91,19 @@ def _root_of(path: Path, root: Path) -> tuple[Path, str]:
     if above is not None and path != above:
         return above, str(path.relative_to(above))
     is_layout = (path / LAYOUT).is_file()
+    if path == above or _holds_images(path):
+        return path, ""
     if (path / "manifest.json").exists() or ":" in path.name or is_layout:
         colon = ":" in path.name or "@" in path.name or is_layout
         top = path.parent if colon else path.parent.parent
         return top, str(path.relative_to(top))
     return path, ""
+
+
+def _holds_images(path: Path) -> bool:
+    """Whether a directory with the files of an image is a tree with an image in the wrong place."""
+    is_image = (path / "manifest.json").exists() or (path / LAYOUT).is_file()
+    return is_image and ":" not in path.name and "@" not in path.name and has_others(str(path))
 
 
 def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> Scan:

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
 from scr_watchd.images.mistakes import is_archive, unpacked
+from scr_watchd.images.moves import LAYOUT, has_others
 from scr_watchd.images.reference import RefusedError
 from scr_watchd.oci.catalog import ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, parse
@@ -55,8 +56,17 @@ class Content:
 
     def copy(self, options: str = "", *, instead_of: str = "") -> str:
         """The command that copies the image again, ``instead_of`` a file that is at fault."""
+        is_directory = self.skopeo.startswith("dir:")
+        if is_directory and has_others(self.path):  # skopeo would remove them
+            parent, _, leaf = self.path.rpartition("/")
+            new = f"{parent}/.new-{leaf}"
+            remove = f"rm -r {' '.join(shell(f'{self.path}/{each}') for each in LAYOUT)} && "
+            return (
+                f"{copy_again(f'dir:{new}', options=options)} && {remove if self.is_layout else ''}"
+                f"mv {shell(new)}/* {shell(self.path)}/ && rmdir {shell(new)}"
+            )
         stale = f"{self.path}/{instead_of}" if self.is_layout and instead_of else ""
-        if self.is_layout and self.skopeo.startswith("dir:"):
+        if self.is_layout and is_directory:
             stale = self.path
         return copy_again(self.skopeo, options=options, stale=stale)
 

@@ -3,11 +3,15 @@
 import os
 from collections.abc import Container
 
+from scr_watchd.images.moves import free
 from scr_watchd.images.reference import RefusedError, is_name, is_tag
 from scr_watchd.words import shell
 
 LAYER = "layer.tar"
 """A file of each directory in an unpacked archive of ``docker save``."""
+
+MANIFEST, LAYOUT = "manifest.json", "oci-layout"
+_MANY_DIRECTORIES = 1000
 
 _UNPACK = {
     ".tar": "",
@@ -31,14 +35,25 @@ def is_called_archive(file: str) -> bool:
 def unpacked(path: str) -> RefusedError:
     """What ``docker save`` wrote, unpacked in ``path``."""
     parent, _, leaf = path.rpartition("/")
-    new = f"{parent}/.new"
-    target = path if ":" in leaf else f"{path}:latest"
+    new = free(f"{parent}/.new")
+    target = path if ":" in leaf else free(f"{path}:latest")
+    reason = "it is an archive of docker save, unpacked"
+    if _has_images(path):
+        return RefusedError(reason, "Move it away by hand, since other images lie in it")
     return RefusedError(
-        "it is an archive of docker save, unpacked",
+        reason,
         f"Convert it: tar -cC {shell(path)} -f {shell(f'{new}.tar')} . && "
         f"skopeo copy {shell(f'docker-archive:{new}.tar')} {shell(f'dir:{new}')} && "
         f"rm -r {shell(path)} {shell(f'{new}.tar')} && mv {shell(new)} {shell(target)}",
     )
+
+
+def _has_images(path: str) -> bool:
+    """Whether an image lies somewhere below a directory; also if that takes too long to say."""
+    for number, (below, _, files) in enumerate(os.walk(path)):
+        if number > _MANY_DIRECTORIES or (below != path and not {MANIFEST, LAYOUT}.isdisjoint(files)):
+            return True
+    return False
 
 
 def archive(path: str, beside: Container[str]) -> RefusedError | None:
@@ -59,7 +74,7 @@ def archive(path: str, beside: Container[str]) -> RefusedError | None:
     prepare = f"{_UNPACK[ending]} {shell(path)} && " if _UNPACK[ending] else ""
     if ":" in stem:  # which skopeo would take for the beginning of a reference
         colon, plain = plain, f"{parent}/{stem.replace(':', '-')}.tar"
-        prepare += f"mv {shell(colon)} {shell(plain)} && "
+        prepare += f"mv -n {shell(colon)} {shell(plain)} && "
     return RefusedError(
         "it is an archive, and images are directories",
         f"Copy the image out of it: {prepare}"
@@ -70,7 +85,7 @@ def archive(path: str, beside: Container[str]) -> RefusedError | None:
 
 def in_the_root(root: str) -> RefusedError:
     """An image whose files lie in the images directory itself."""
-    target = _free(root, "image:latest")
+    target = free(f"{root}/image:latest")
     return RefusedError(
         "an image lies in the root itself, without repository and tag",
         f"Give it a name, such as {os.path.basename(target)}: mkdir {shell(target)} && "
@@ -80,14 +95,10 @@ def in_the_root(root: str) -> RefusedError:
 
 def layout_in_the_root(root: str) -> RefusedError:
     """An OCI layout that is the images directory itself."""
-    target = _free(root, "image")
+    target = free(f"{root}/image")
     files = " ".join(shell(f"{root}/{name}") for name in ("oci-layout", "index.json", "blobs"))
     return RefusedError(
         "an OCI layout lies in the root itself, without repository",
         f"Give it a name, such as {os.path.basename(target)}: "
         f"mkdir {shell(target)} && mv {files} {shell(target)}",
     )
-
-
-def _free(root: str, name: str) -> str:
-    return f"{root}/{name}" if not os.path.lexists(f"{root}/{name}") else f"{root}/new-{name}"

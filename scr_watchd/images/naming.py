@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from scr_watchd.images.moves import free
 from scr_watchd.images.reference import Place, RefusedError, is_name, like_a_name, like_a_tag
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import NAME_LENGTH, Digest, RepositoryName, Tag
@@ -295,7 +296,7 @@ def without_names(entries: list[Entry], path: str, *, may_move: bool) -> Refused
 def _free_name(path: str) -> str:
     parent, _, leaf = path.rpartition("/")
     name = f"{parent}/{leaf.partition(':')[0]}"
-    return f"{name}-layout" if os.path.lexists(name) else name
+    return free(f"{name}-layout") if os.path.lexists(name) else name
 
 
 def call(path: str, entry: Entry, name: str) -> str:
@@ -316,4 +317,7 @@ def _selected(entry: Entry) -> str:
 
 def _edit(path: str, change: str) -> str:
     index, new = f"{path}/{INDEX}", f"{path}/.{INDEX}.new"
-    return f"jq -c {shell(change)} {shell(index)} >{shell(new)} && mv {shell(new)} {shell(index)}"
+    return (
+        f"jq -c {shell(change)} {shell(index)} >{shell(new)} && "
+        f"chmod --reference={shell(index)} {shell(new)} && mv {shell(new)} {shell(index)}"
+    )

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from scr_watchd.images.moves import free, have_in_common, is_image, move
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.words import printable, shell
 
@@ -42,8 +43,7 @@ def place(path: str, *, prefix: str = "", root: str = "") -> Place:
             return Place(_name(prefix, parents, name), Tag.parse(tag))
         if not parents:
             raise RefusedError(
-                "its path has a tag but no repository",
-                f"Name it REPOSITORY:TAG: mv {shell(f'{root}/{path}')} {shell(f'{root}/{path}:latest')}",
+                "its path has a tag but no repository", _rename_somehow(path, root, [path], "latest")
             )
         return Place(_name(prefix, parents), Tag.parse(leaf))
     except ValueError as error:
@@ -76,35 +76,55 @@ def _parsed(text: str) -> RepositoryName:
 
 
 def _rename(path: str, root: str, parents: list[str], leaf: str = "") -> str:
-    """The command that mends every part of ``path`` at fault, where it is obvious how."""
-    done = root
-    commands = []
-    for part in parents:
-        better = part.lower().partition(":")[0]
-        if not is_name(better):
-            return _rename_somehow(path, root)
-        if better != part:
-            commands.append(_move(f"{done}/{part}", f"{done}/{better}"))
-        done = f"{done}/{better}"
+    """The command that mends every part of ``path`` at fault, where it is obvious how. Without a ``leaf``
+    it is a layout."""
+    if not root:
+        return ""  # nobody wants to know
+    for count in range(1, len(parents) + bool(leaf)):
+        above = f"{root}/{'/'.join(parents[:count])}"
+        if (":" in parents[count - 1] or "@" in parents[count - 1]) and is_image(above):
+            return f"It lies in another image; remove it: rm -r {shell(f'{root}/{path}')}"
     name, colon, tag = leaf.rpartition(":")
-    if colon and name != name.lower():
-        leaf = f"{name.lower()}:{tag}"
-        if os.path.lexists(f"{done}/{leaf}"):
-            return f"There is {printable(leaf)} too; remove one of them: rm -r {shell(f'{root}/{path}')}"
-        commands.append(f"mv {shell(f'{done}/{name}:{tag}')} {shell(f'{done}/{leaf}')}")
-    if not commands or (leaf and not _is_reference(leaf)):
-        return _rename_somehow(path, root)
-    return f"Rename it: {' && '.join(commands)}"
+    if "@" in leaf:
+        name, colon, tag = leaf.partition("@")[0], ":", "latest"
+    wanted = name.lower() if colon else leaf
+    done = root
+    commands: list[str] = []
+    for number, part in enumerate(parents, start=1):
+        better = part.lower().replace(":", "_")
+        is_last = number == len(parents) and not leaf
+        if not is_name(better) or (not is_last and have_in_common(f"{done}/{part}", f"{done}/{better}")):
+            commands.clear()
+            break
+        if better != part:
+            commands.append(_move(f"{done}/{part}", f"{done}/{better}", into=not is_last))
+        done = f"{done}/{better}"
+    else:
+        if colon and (name != wanted or "@" in leaf) and _is_reference(f"{wanted}:{tag}"):
+            commands.append(f"mv {shell(f'{done}/{leaf}')} {shell(free(f'{done}/{wanted}:{tag}'))}")
+        elif leaf and not _is_reference(leaf):
+            commands.clear()
+    if commands:
+        return f"Rename it: {' && '.join(commands)}"
+    return _rename_somehow(path, root, [*parents, name] if colon else parents, tag if leaf else "")
 
 
-def _rename_somehow(path: str, root: str) -> str:
-    return f"Rename it to REPOSITORY:TAG, or remove it: rm -r {shell(f'{root}/{path}')}"
+def _rename_somehow(path: str, root: str, names: list[str], tag: str) -> str:
+    """To what looks like its ``names`` and ``tag``; a layout without one is a repository."""
+    if not root:
+        return ""
+    name = "/".join(names).replace(":", "_")
+    target = f"{root}/{name if is_name(name) else like_a_name(name)}"
+    if tag:
+        target += f":{like_a_tag(tag) or 'latest'}"
+    return f"Rename it: {move(f'{root}/{path}', free(target))}"
 
 
-def _move(old: str, new: str) -> str:
-    """The command that makes ``new`` of ``old``, or moves into ``new`` what ``old`` has and it has not."""
-    if not os.path.lexists(new):
-        return f"mv {shell(old)} {shell(new)}"
+def _move(old: str, new: str, *, into: bool) -> str:
+    """The command that makes ``new`` of ``old``, or moves ``into`` what is called so what ``old`` has and it
+    has not."""
+    if not os.path.lexists(new) or not into:
+        return f"mv {shell(old)} {shell(free(new))}"
     return f"mv -n {shell(old)}/* {shell(new)}/ && rmdir {shell(old)}"
 
 

@@ -23,6 +23,7 @@ from scr_watchd.images import mistakes
 from scr_watchd.images.bounds import Unlisted, within_bounds
 from scr_watchd.images.directory import MANIFEST, Shelf, examine, last_change, tag_directory
 from scr_watchd.images.layout import Layout
+from scr_watchd.images.moves import free, is_image, move
 from scr_watchd.images.reference import Place, RefusedError, layout_place, place
 from scr_watchd.images.sparse import LOSING_SECONDS, Key, Unripe, key_of
 from scr_watchd.oci.catalog import Image, Problem, Reference
@@ -267,7 +268,7 @@ class _Walk:
                     reason + printable(first.place),
                     "Take one of them out, the directory or its name in the layout above"
                     if image.below
-                    else f"Remove one of them: rm -r {shell(self._full(path))}",
+                    else f"Give it another tag: {move(self._full(path), free(self._full(path)))}",
                     image.owner,
                 )
         return dict(sorted(images.items(), key=lambda each: each[1][0]))
@@ -316,7 +317,7 @@ class _Walk:
 
     def _directory(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
         if depth > _DEEPEST:
-            raise RefusedError("it lies too deep for a repository name", self._remove(path))
+            raise RefusedError("it lies too deep for a repository name", "Move it further up")
         self._progress()
         self._permit(path, status)
         with open_directory(name, within=parent) as descriptor:
@@ -507,9 +508,12 @@ class _Walk:
         if not is_directory:
             return
         if not f"{target}/".startswith(f"{self._root}/"):
+            link = shell(self._full(path))
             raise RefusedError(
                 f"it is a symbolic link out of the images directory, to {printable(target)}",
-                f"Copy the image instead: cp -r {shell(target)} {shell(self._full(path))}",
+                f"Copy the image instead: rm {link} && cp -r {shell(target)} {link}"
+                if is_image(target)
+                else f"Remove it: rm {link}",
             )
         real = os.path.relpath(target, self._root)
         parts = real.split("/")

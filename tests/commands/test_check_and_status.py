@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemons import public_directory, scr_watchd
 from tests.private_mounts import mount, run_with_private_mounts, unmount
-from tests.trees import image, make_images, write_image
+from tests.trees import image, make_images, write_image, write_layout
 
 
 def test_check_of_a_tree_in_order_exits_0(tmp_path: Path) -> None:
@@ -96,3 +96,17 @@ def test_status_where_nothing_ever_ran_exits_4(tmp_path: Path) -> None:
     assert result.returncode == 4
     assert result.stdout == f"not running, and never was in {tmp_path}\n"
     assert json.loads(scr_watchd("status", "--json", "--state", tmp_path).stdout) == {"running": False}
+
+
+@pytest.mark.parametrize("layout", [False, True], ids=["dir", "oci"])
+def test_check_takes_a_tree_with_an_image_in_its_root_for_a_tree(tmp_path: Path, *, layout: bool) -> None:
+    root = tmp_path / "The Parent" / "images"
+    write_image(root / "app:1", image("good"))
+    if layout:
+        write_layout(root, ("1", image("lost")))
+    else:
+        write_image(root, image("lost"))
+    said = scr_watchd("check", root).stdout
+    assert "lies in the root itself" in said
+    assert f"{root}: 1 to serve, 1 not" in said
+    assert scr_watchd("check", root / "app:1").stdout.endswith(": 1 to serve, 0 not\n")

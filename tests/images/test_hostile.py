@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.manifest import MANIFEST_BYTES
+from tests.remedies import run
 from tests.scans import nothing
 from tests.trees import OCI_INDEX, Built, image, index, make_images, write_image
 
@@ -157,16 +157,18 @@ STRANGE = [
 
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.parametrize("place", ["{}/1", "a/{}/1", "a/{}", "{}:1", "a:{}", "a@{}"])
-def test_a_strange_name_is_shown_and_can_be_removed_as_told(tmp_path: Path, name: bytes, place: str) -> None:
+def test_a_strange_name_is_shown_and_can_be_mended_as_told(tmp_path: Path, name: bytes, place: str) -> None:
     root = make_images(tmp_path / "images", GOOD)
     strange = place.format(os.fsdecode(name))
     write_image(root / strange, image())
     assert "is not a reference" in only_reason(root)
     (problem,) = scan(root).problems
-    command = problem.remedy.removeprefix("Rename it to REPOSITORY:TAG, or remove it: ")
-    subprocess.run(["bash", "-c", command], check=True)
+    before = scan(root).images
+    run(problem.remedy)
     assert not (root / strange).exists()
     assert scan(root).problems == ()
+    assert len(scan(root).images) == len(before) + 1, "it is an image now, and no other has gone"
+    assert set(before) < set(scan(root).images)
 
 
 @pytest.mark.parametrize("name", STRANGE)

@@ -246,7 +246,7 @@ def test_two_images_of_one_name_are_a_problem_and_the_first_is_served(tmp_path: 
     write_image(tmp_path / "app:1", TWO)
     found = scan(tmp_path)
     assert [each.digest for each in found.images] == [ONE.digest, TWO.digest]
-    assert found.problems[0].remedy == f"Remove one of them: rm -r {layout}:1"
+    assert found.problems[0].remedy == f"Give it another tag: mv {layout}:1 {layout}:1-2"
 
 
 # -- directories that are called NAME:TAG ------------------------------------------------------------

@@ -131,9 +131,9 @@ def test_the_remedy_for_an_image_in_the_root_itself_gives_it_a_name(tmp_path: Pa
     (tmp_path / "signature-1").touch()
     cure(scan(tmp_path))
     found = scan(tmp_path)
-    assert names(found) == ["image:latest", "new-image:latest"]
+    assert names(found) == ["image:latest", "image:latest-2"]
     assert found.problems == ()
-    assert {each.name for each in tmp_path.iterdir()} == {".hidden", "image:latest", "new-image:latest"}
+    assert {each.name for each in tmp_path.iterdir()} == {".hidden", "image:latest", "image:latest-2"}
 
 
 def test_the_remedy_for_a_layout_in_the_root_itself_gives_it_a_name(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_the_remedy_for_a_layout_in_the_root_itself_gives_it_a_name(tmp_path: Pa
         pytest.param("Foo/1", "foo:1", id="upper case"),
         pytest.param("Foo:1", "foo:1", id="upper case, as skopeo sync names it"),
         pytest.param("Lib/Foo:RC1", "lib/foo:RC1", id="upper case twice"),
-        pytest.param("localhost:5000/lib/app:3.9", "localhost/lib/app:3.9", id="skopeo sync --scoped"),
-        pytest.param("Registry.example.com:5000/Lib/app:1", "registry.example.com/lib/app:1", id="all"),
+        pytest.param("localhost:5000/lib/app:3.9", "localhost_5000/lib/app:3.9", id="skopeo sync --scoped"),
+        pytest.param("Registry.example.com:5000/Lib/app:1", "registry.example.com_5000/lib/app:1", id="all"),
     ],
 )
 def test_the_remedy_for_a_wrong_name_renames_all_of_it(
@@ -171,12 +171,15 @@ def test_the_remedy_for_a_wrong_name_renames_all_of_it(
     assert found.problems == ()
 
 
-def test_a_wrong_name_whose_right_one_is_taken_is_told_to_choose(tmp_path: Path) -> None:
+def test_a_wrong_name_whose_right_one_is_taken_gets_another_tag(tmp_path: Path) -> None:
     make_images(tmp_path, {".": {"Foo:1": image("a"), "foo:1": image("b")}})
+    cure(scan(tmp_path))
     found = scan(tmp_path)
-    assert found.problems[0].remedy == f"There is foo:1 too; remove one of them: rm -r {tmp_path}/Foo:1"
-    run(found.problems[0].remedy)
-    assert scan(tmp_path).problems == ()
+    assert {f"{each.repository}:{each.tag}": each.digest for each in found.images} == {
+        "foo:1": image("b").digest,
+        "foo:1-2": image("a").digest,
+    }
+    assert found.problems == ()
 
 
 def test_one_rename_is_for_all_images_below(tmp_path: Path) -> None:
@@ -184,4 +187,4 @@ def test_one_rename_is_for_all_images_below(tmp_path: Path) -> None:
     remedies = {each.remedy for each in scan(tmp_path).problems}
     assert len(remedies) == 1
     run(remedies.pop())
-    assert names(scan(tmp_path)) == ["localhost/lib/a:1", "localhost/lib/b:1"]
+    assert names(scan(tmp_path)) == ["localhost_5000/lib/a:1", "localhost_5000/lib/b:1"]

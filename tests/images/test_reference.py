@@ -41,9 +41,7 @@ def test_a_prefix_goes_before_the_repository() -> None:
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [
-        pytest.param(
-            "3.20", "Name it REPOSITORY:TAG: mv /images/3.20 /images/3.20:latest", id="no repository"
-        ),
+        pytest.param("3.20", "Rename it: mv /images/3.20 /images/3.20:latest", id="no repository"),
         pytest.param("Alpine/3.20", "Rename it: mv /images/Alpine /images/alpine", id="upper case directory"),
         pytest.param("a/Bee/c/1", "Rename it: mv /images/a/Bee /images/a/bee", id="upper case, deep"),
         pytest.param(
@@ -51,14 +49,18 @@ def test_a_prefix_goes_before_the_repository() -> None:
         ),
         pytest.param(
             "localhost:5000/lib/alpine:3.9",
-            "Rename it: mv /images/localhost:5000 /images/localhost",
+            "Rename it: mv /images/localhost:5000 /images/localhost_5000",
             id="HOST:PORT of skopeo sync",
         ),
         pytest.param(
-            "My Image/1", "Rename it to REPOSITORY:TAG, or remove it: rm -r '/images/My Image/1'", id="space"
+            "My Image/1",
+            "Rename it: mkdir -p /images && mv '/images/My Image/1' /images/my-image:1",
+            id="space",
         ),
         pytest.param(
-            "alpine/a+b", "Rename it to REPOSITORY:TAG, or remove it: rm -r /images/alpine/a+b", id="bad tag"
+            "alpine/a+b",
+            "Rename it: mkdir -p /images && mv /images/alpine/a+b /images/alpine:a_b",
+            id="a tag of Helm",
         ),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from scr_watchd.files import ANYBODY, me
 from scr_watchd.images.scan import Scan, Scanner
+from tests.remedies import run
 from tests.scans import nothing
 from tests.trees import Built, image, index, make_images, write_image
 
@@ -139,7 +140,7 @@ def test_a_tag_without_a_repository_is_told_how_to_get_one(tmp_path: Path) -> No
     root = make_images(tmp_path / "images", {".": {"alpine": image()}})
     found = scan(root)
     assert found.images == ()
-    assert found.problems[0].remedy == f"Name it REPOSITORY:TAG: mv {root}/alpine {root}/alpine:latest"
+    assert found.problems[0].remedy == f"Rename it: mv {root}/alpine {root}/alpine:latest"
     (root / "alpine").rename(root / "alpine:latest")
     assert names(scan(root)) == ["alpine:latest"]
 
@@ -148,7 +149,7 @@ def test_the_directories_of_skopeo_sync_are_told_how_to_be_renamed(tmp_path: Pat
     root = make_images(tmp_path / "images", {"localhost:5000/lib": {"alpine:3.9": image()}})
     found = scan(root)
     assert found.images == ()
-    assert found.problems[0].remedy == f"Rename it: mv {root}/localhost:5000 {root}/localhost"
+    assert found.problems[0].remedy == f"Rename it: mv {root}/localhost:5000 {root}/localhost_5000"
     (root / "localhost:5000").rename(root / "localhost")
     assert names(scan(root)) == ["localhost/lib/alpine:3.9"]
 
@@ -231,7 +232,11 @@ def test_a_symbolic_link_out_of_the_root_is_a_problem(tmp_path: Path) -> None:
     assert names(found) == ["a:1"]
     assert list(reasons(found, root)) == ["a/2", "a/3", "a/4"]
     assert all("out of the images directory" in problem.reason for problem in found.problems)
-    assert found.problems[0].remedy == f"Copy the image instead: cp -r {outside} {root}/a/2"
+    assert found.problems[0].remedy == f"Copy the image instead: rm {root}/a/2 && cp -r {outside} {root}/a/2"
+    for problem in found.problems:
+        run(problem.remedy)
+    assert names(scan(root)) == ["a:1", "a:2", "a:3"]
+    assert scan(root).problems == ()
 
 
 @pytest.mark.parametrize("where", ["a/2", "a", "dangling", "a/1/extra"])

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
@@ -26,7 +27,7 @@ from scr_watchd.oci.catalog import Image
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
-from scr_watchd.words import printable
+from scr_watchd.words import printable, shell
 
 _ABOUT = """\
 Look at an images tree, or at one image of it: what would be published, what not, and why.
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(_json(scan))
     else:
         print(_text(scan, root))
+        for empty in sorted(_empty(root / only)):
+            print(f"\nempty: {printable(empty)}\n  Copy an image into it, or remove it: rmdir {shell(empty)}")
         if status is not None and _is_of(status, root):
             print("\n".join(renamed(status)), end="\n" if status.renamed else "")
         advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
@@ -156,6 +159,15 @@ def _text(scan: Scan, root: Path) -> str:
     later = f", {len(scan.unripe)} later" if scan.unripe else ""
     lines.append(f"{printable(str(root))}: {len(scan.images)} to serve, {len(scan.problems)} not{later}")
     return "\n".join(lines)
+
+
+def _empty(top: Path) -> Iterator[str]:
+    """Directories in which there is nothing: a copy may be about to begin, or was never made."""
+    for path, names, files in os.walk(top):
+        if not names and not files and path != str(top):
+            yield path
+        own = {"blobs"} if LAYOUT in files else set()
+        names[:] = [name for name in names if not name.startswith(".") and name not in own]
 
 
 def _platforms(image: Image) -> str:

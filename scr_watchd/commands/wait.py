@@ -92,6 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     if mine:
         print("\n".join(unripe(mine[0])))
         return options.EXIT_NOT_YET
+    if empty := next((each for each in places[:2] if _is_empty(each)), None):
+        print(f"{printable(str(empty))} is empty: copy an image into it")
+        return options.EXIT_NOT_YET
     print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
     return options.EXIT_NOT_YET
 
@@ -134,6 +137,13 @@ def _digest(root: Path, places: list[Path], name: RepositoryName, tag: Tag) -> D
         except (OSError, RefusedError):
             continue
     return None
+
+
+def _is_empty(place: Path) -> bool:
+    try:
+        return not any(place.iterdir())
+    except OSError:
+        return False
 
 
 def _parents(name: str) -> Iterator[str]:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
-from scr_watchd.images.mistakes import is_archive, unpacked
+from scr_watchd.images.mistakes import is_archive, not_json, unpacked
 from scr_watchd.images.moves import LAYOUT, has_others
 from scr_watchd.images.reference import RefusedError
 from scr_watchd.oci.catalog import ManifestFile
-from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, parse
+from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, foreign, parse
 from scr_watchd.oci.names import Digest
 from scr_watchd.words import copy_again, printable, shell
 
 MANIFEST = "manifest.json"
+BLOBS = "blobs/sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class _Examination:
 
     def image(self, first: str, expected: Digest | None, size: int | None) -> Contents:
         if size is not None and expected is not None:
-            self._demand(first, size, f"manifest {expected}")
+            self._demand(first, size, f"manifest {expected}", is_manifest=True)
         self._manifest(first, expected)
         for child in self._queue:  # grows while indexes are found in indexes, at any depth
             self._child(child)
@@ -136,6 +137,7 @@ class _Examination:
 
     def _manifest(self, file: str, expected: Digest | None) -> Manifest:
         raw = self._read(file)
+        self._demand_json(file, raw)
         digest = Digest(f"sha256:{sha256(raw).hexdigest()}")
         if expected is not None and digest != expected:
             raise RefusedError(
@@ -171,7 +173,7 @@ class _Examination:
             if not child.optional:
                 self._absent.append(child)
             return
-        self._demand(file, child.size, f"manifest {child.digest}")
+        self._demand(file, child.size, f"manifest {child.digest}", is_manifest=True)
         if not self._manifest(file, child.digest).manifests and not child.optional:
             self._platforms.append(child.called)
 
@@ -197,13 +199,23 @@ class _Examination:
     def _status(self, blob: Descriptor) -> os.stat_result | None:
         return self._content.status(blob.digest.hex, blob.digest.algorithm)
 
-    def _demand(self, file: str, size: int, what: str, algorithm: str = "sha256") -> None:
+    def _demand_json(self, file: str, raw: bytes) -> None:
+        if what := foreign(raw):
+            at_fault = f"{BLOBS}/{file}" if self._content.is_layout else file
+            copy = self._content.copy(instead_of=at_fault)
+            raise not_json(f"{self._content.path}/{at_fault}", what, copy)
+
+    def _demand(
+        self, file: str, size: int, what: str, algorithm: str = "sha256", *, is_manifest: bool = False
+    ) -> None:
         status = self._content.status(file, algorithm)
         if status is None:
             raise RefusedError(f"{what} is missing", self._repeat())
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{what} is {kind(status)}, not a regular file", self._repeat(file, algorithm))
         if status.st_size != size:
+            if is_manifest:
+                self._demand_json(file, self._read(file))
             raise RefusedError(
                 f"{what} has {status.st_size} bytes instead of {size}: it is cut off, or still being copied",
                 self._repeat(file, algorithm),
@@ -214,7 +226,7 @@ class _Examination:
         if not self._reader.may_read(status):
             raise RefusedError(
                 f"nginx may not read {file} (mode {stat.S_IMODE(status.st_mode):04o})",
-                f"Permit it: chmod -R go+rX {shell(self._content.path)}",
+                permit(self._content.path),
             )
 
     def _read(self, file: str) -> bytes:
@@ -228,9 +240,7 @@ class _Examination:
         except NotRegularError as error:
             raise RefusedError(f"{file} cannot be used: {error.strerror}", self._repeat(file)) from error
         except PermissionError as error:
-            raise RefusedError(
-                f"scr-watchd may not read {file}", f"Permit it: chmod -R go+rX {shell(self._content.path)}"
-            ) from error
+            raise RefusedError(f"scr-watchd may not read {file}", permit(self._content.path)) from error
         return raw
 
     def _parse(self, file: str, raw: bytes) -> Manifest:
@@ -249,6 +259,10 @@ class _Examination:
     def _repeat(self, file: str = "", algorithm: str = "sha256") -> str:
         at_fault = f"blobs/{algorithm}/{file}" if file else ""
         return f"Wait for the copy to end, or repeat it: {self._content.copy(instead_of=at_fault)}"
+
+
+def permit(path: str) -> str:
+    return f"Permit it: chmod -R go+rX {shell(path)}"
 
 
 def kind(status: os.stat_result) -> str:

@@ -15,7 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from scr_watchd.files import NotRegularError, Reader, open_directory, read_regular
-from scr_watchd.images.directory import MANIFEST, Content, Shelf, examine, kind, last_change
+from scr_watchd.images.directory import MANIFEST, Content, Shelf, examine, kind, last_change, permit
+from scr_watchd.images.mistakes import not_json
 from scr_watchd.images.naming import (
     INDEX,
     NAME,
@@ -30,7 +31,7 @@ from scr_watchd.images.naming import (
 )
 from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.catalog import Image, Problem, Reference, label
-from scr_watchd.oci.manifest import MANIFEST_BYTES, ManifestError, parse
+from scr_watchd.oci.manifest import MANIFEST_BYTES, ManifestError, foreign, parse
 from scr_watchd.oci.names import Digest, Tag
 from scr_watchd.words import copy_again, printable, shell
 
@@ -72,7 +73,7 @@ def is_layout(descriptor: int, entries: Mapping[str, os.stat_result]) -> bool:
     marker, blobs = entries.get(LAYOUT), entries.get(BLOBS)
     if marker is not None and not stat.S_ISDIR(marker.st_mode):
         return True
-    if blobs is None or not stat.S_ISDIR(blobs.st_mode) or MANIFEST in entries:
+    if blobs is None or not _is_directory(blobs) or MANIFEST in entries:
         return False
     shelf = _lstat(_SHELVES["sha256"], descriptor)
     is_tag = _lstat(f"{_SHELVES['sha256']}/{MANIFEST}", descriptor) is not None  # of a repository `blobs`
@@ -221,7 +222,9 @@ class Layout:
         except NotRegularError as error:
             raise RefusedError(f"its {file} cannot be used: {error.strerror}", self._again()) from error
         except PermissionError as error:
-            raise RefusedError(f"scr-watchd may not read its {file}", self._permit()) from error
+            raise RefusedError(f"scr-watchd may not read its {file}", permit(self._path)) from error
+        if wrong := foreign(raw):
+            raise not_json(f"{self._path}/{file}", wrong, self._copy())
         try:
             return msgspec.json.decode(raw, type=what)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -293,7 +296,7 @@ class Layout:
             raise RefusedError(f"its {where} is {kind(status)}, not a directory", remedy)
         if not reader.may_enter(status):
             mode = stat.S_IMODE(status.st_mode)
-            raise PrivateError(f"nginx may not enter its {where} (mode {mode:04o})", self._permit())
+            raise PrivateError(f"nginx may not enter its {where} (mode {mode:04o})", permit(self._path))
         return True
 
     # -- what to do ----------------------------------------------------------------------------------
@@ -310,9 +313,6 @@ class Layout:
         if named.below and named.entry.named_by == NAME:
             return f"oci:{self._path}:{named.entry.name}"
         return f"oci:{self._path}:{label(named.below, named.tag or Tag('TAG'), named.entry.digest)}"
-
-    def _permit(self) -> str:
-        return f"Permit it: chmod -R go+rX {shell(self._path)}"
 
     def _again(self) -> str:
         return f"Wait for the copy to end, or repeat it: {self._copy()}"

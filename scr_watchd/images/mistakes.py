@@ -23,6 +23,14 @@ _UNPACK = {
 }
 
 
+_DECODE = {
+    "gzip, not JSON": "gunzip",
+    "zstd, not JSON": "unzstd",
+    "JSON with a byte order mark, which must go": "tail -c +4",
+    "UTF-16, not UTF-8": "iconv -f UTF-16 -t UTF-8",
+}
+
+
 def is_archive(raw: bytes) -> bool:
     """Whether a manifest.json is that of ``docker save``: a list, and no manifest."""
     return raw.lstrip().startswith(b"[") and b'"RepoTags"' in raw
@@ -54,6 +62,19 @@ def _has_images(path: str) -> bool:
         if number > _MANY_DIRECTORIES or (below != path and not {MANIFEST, LAYOUT}.isdisjoint(files)):
             return True
     return False
+
+
+def not_json(file: str, what: str, copy: str) -> RefusedError:
+    """What is wrong with ``file``, which is ``what`` no copy under way has; ``copy`` makes it anew."""
+    unpack = _DECODE.get(what)
+    name, new = os.path.basename(file), f"{os.path.dirname(file)}/.{os.path.basename(file)}.new"
+    return RefusedError(
+        f"{name} cannot be used: it is {what}",
+        f"Unpack it: {unpack} <{shell(file)} >{shell(new)} && "
+        f"chmod --reference={shell(file)} {shell(new)} && mv {shell(new)} {shell(file)}"
+        if unpack
+        else f"Copy it again: {copy}",
+    )
 
 
 def archive(path: str, beside: Container[str]) -> RefusedError | None:

@@ -119,6 +119,22 @@ _annotations = msgspec.json.Decoder(dict[str, str | None] | None)
 _platform = msgspec.json.Decoder(_RawPlatform)
 
 
+_FOREIGN = {
+    b"\x1f\x8b": "gzip, not JSON",
+    b"\x28\xb5\x2f\xfd": "zstd, not JSON",
+    b"\xef\xbb\xbf": "JSON with a byte order mark, which must go",
+    b"\xff\xfe": "UTF-16, not UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8",
+    b"<": "HTML, such as the error page of a proxy, not JSON",
+}
+
+
+def foreign(raw: bytes) -> str:
+    """What ``raw`` is instead of JSON, where that is known from how it begins; else nothing."""
+    begin = raw.lstrip(b" \t\r\n")[:4] if raw[:1].isspace() else raw[:4]
+    return next((what for magic, what in _FOREIGN.items() if begin.startswith(magic)), "")
+
+
 def parse(raw: bytes) -> Manifest:
     """Read ``raw`` as one of the four manifest types, or raise ``ManifestError``.
 
@@ -153,6 +169,8 @@ def _decode(raw: bytes) -> _RawManifest:
     except msgspec.ValidationError as error:
         raise ManifestError(f"it is JSON, but no manifest: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if what := foreign(raw):
+            raise ManifestError(f"it is {what}") from error
         raise ManifestError(f"it is not JSON: {error}" if raw.strip() else "it is empty") from error
     except RecursionError as error:
         raise ManifestError("it is nested too deeply") from error

@@ -110,3 +110,14 @@ def test_check_takes_a_tree_with_an_image_in_its_root_for_a_tree(tmp_path: Path,
     assert "lies in the root itself" in said
     assert f"{root}: 1 to serve, 1 not" in said
     assert scr_watchd("check", root / "app:1").stdout.endswith(": 1 to serve, 0 not\n")
+
+
+def test_check_names_what_is_empty(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", {"app": {"1": image()}})
+    write_layout(root / "layout")
+    (root / "lib" / "it's:1").mkdir(parents=True)
+    result = scr_watchd("check", root)
+    assert result.returncode == 0
+    empty = result.stdout.partition("empty: ")[2]
+    assert empty.startswith(f"{root}/lib/it's:1\n  Copy an image into it, or remove it: rmdir ")
+    assert "empty: " not in empty

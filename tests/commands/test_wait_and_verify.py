@@ -51,6 +51,16 @@ def test_wait_says_why_an_image_is_not_served_and_what_to_do(started: Host) -> N
         assert remedy.startswith("Wait for the copy to end, or repeat it: skopeo copy ")
 
 
+def test_wait_names_a_directory_that_is_empty(started: Host) -> None:
+    (started.images / "app" / "1").mkdir(parents=True)
+    with daemon(*started.arguments()):
+        result = wait_for(started, "app:1", "--timeout", 1)
+    assert (result.returncode, result.stdout) == (
+        75,
+        f"{started.images}/app/1 is empty: copy an image into it\n",
+    )
+
+
 def test_wait_waits_for_the_new_image_where_one_is_replaced(started: Host) -> None:
     """An old digest would be no news; here nginx cannot take the new one yet."""
     first, second = image("first"), image("second")

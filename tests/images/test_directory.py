@@ -1,5 +1,6 @@
 """When an image is complete, and what is said when it is not."""
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.catalog import Image, Problem
+from tests.remedies import run
 from tests.trees import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -21,6 +23,7 @@ from tests.trees import (
     index,
     make_images,
     write_image,
+    write_layout,
 )
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -246,3 +249,49 @@ def test_a_child_can_only_be_named_by_sha256(tmp_path: Path) -> None:
     wrong = Built(json.dumps(document).encode(), built.media_type, built.files)
     root = make_images(tmp_path / "images", {"a": {"1": wrong}})
     assert "not named by a sha256 digest" in only_problem(root).reason
+
+
+GZIP = gzip.compress(image().raw)
+ZSTD = b"\x28\xb5\x2f\xfd" + b"x" * 20
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        pytest.param(GZIP, "gzip, not JSON", id="gzip"),
+        pytest.param(ZSTD, "zstd, not JSON", id="zstd"),
+        pytest.param(b"\xef\xbb\xbf" + image().raw, "JSON with a byte order mark, which must go", id="BOM"),
+        pytest.param(image().raw.decode().encode("utf-16"), "UTF-16, not UTF-8", id="UTF-16, not UTF-8"),
+        pytest.param(
+            b"\n<!DOCTYPE html><html>", "HTML, such as the error page of a proxy, not JSON", id="HTML"
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["dir", "child", "oci", "index.json"])
+def test_a_manifest_that_is_no_json_is_named_and_mended(
+    tmp_path: Path, raw: bytes, what: str, where: str
+) -> None:
+    whole = index(image())
+    if where in ("dir", "child"):
+        directory = write_image(tmp_path / "a:1", image() if where == "dir" else whole)
+        file = directory / ("manifest.json" if where == "dir" else f"{image().digest[7:]}.manifest.json")
+    else:
+        layout = write_layout(tmp_path / "a", ("1", image()))
+        file = layout / (where if where == "index.json" else f"blobs/sha256/{image().digest[7:]}")
+    if where == "index.json" and raw != ZSTD and not raw.startswith(b"\n<"):
+        good = file.read_bytes()
+        raw = {GZIP: gzip.compress(good)}.get(raw) or (
+            b"\xef\xbb\xbf" + good if raw.startswith(b"\xef") else good.decode().encode("utf-16")
+        )
+    file.write_bytes(raw)
+    file.chmod(0o644)
+    (problem,) = scan(tmp_path).problems
+    assert problem.reason == f"{file.name} cannot be used: it is {what}"
+    assert "Wait" not in problem.remedy
+    if raw == ZSTD:
+        assert f"unzstd <{file} >" in problem.remedy
+    elif what.startswith("HTML"):
+        assert problem.remedy.startswith("Copy it again: ")
+    else:
+        run(problem.remedy)
+        assert scan(tmp_path).problems == ()

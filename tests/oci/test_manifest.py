@@ -103,11 +103,15 @@ def test_content_that_is_needed_once_is_not_optional() -> None:
     [
         pytest.param(b"", "it is empty", id="empty"),
         pytest.param(b" \n", "it is empty", id="blank"),
-        pytest.param(b"<html>", "it is not JSON", id="HTML"),
+        pytest.param(b"<html>", "it is HTML, such as the error page of a proxy, not JSON", id="HTML"),
         pytest.param(manifest()[:-1], "it is not JSON", id="cut off"),
         pytest.param(manifest() + b"{}", "it is not JSON", id="something behind it"),
-        pytest.param(b"\xef\xbb\xbf" + manifest(), "it is not JSON", id="byte order mark"),
-        pytest.param(manifest().decode().encode("utf-16"), "it is not JSON", id="UTF-16"),
+        pytest.param(
+            b"\xef\xbb\xbf" + manifest(),
+            "it is JSON with a byte order mark, which must go",
+            id="byte order mark",
+        ),
+        pytest.param(manifest().decode().encode("utf-16"), "it is UTF-16, not UTF-8", id="UTF-16"),
         pytest.param(b'{"schemaVersion": NaN}', "it is not JSON", id="NaN"),
         pytest.param(b'{"schemaVersion": 2, "mediaType": "\xff"}', "it is not JSON", id="not UTF-8"),
         pytest.param(b'{"schemaVersion": 2, "mediaType": "\\ud800"}', "it is not JSON", id="surrogate"),

@@ -41,8 +41,13 @@ class Built:
     @property
     def manifests(self) -> dict[str, bytes]:
         """This manifest and its children, by digest."""
-        children = [content for name, content in self.files.items() if name.endswith(".manifest.json")]
-        return {digest_of(raw): raw for raw in (self.raw, *children)}
+        names = {
+            name.partition(".")[0]: raw for name, raw in self.files.items() if name.endswith(".manifest.json")
+        }
+        children = {
+            f"{'sha512' if len(name) == 128 else 'sha256'}:{name}": raw for name, raw in names.items()
+        }
+        return {self.digest: self.raw, **children}
 
 
 def digest_of(content: bytes) -> str:
@@ -97,6 +102,18 @@ def index(*children: Built, media_type: str | None = OCI_INDEX, platforms: tuple
         files |= child.files
         files[f"{child.digest[7:]}.manifest.json"] = child.raw
     return Built(json.dumps(document).encode(), media_type or OCI_INDEX, files)
+
+
+def index_by_sha512(*children: Built) -> Built:
+    """An index that names its children by sha512."""
+    manifests: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
+    for child in children:
+        name = hashlib.sha512(child.raw).hexdigest()
+        manifests.append({**descriptor(child.raw, child.media_type), "digest": f"sha512:{name}"})
+        files |= {**child.files, f"{name}.manifest.json": child.raw}
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+    return Built(json.dumps(document).encode(), OCI_INDEX, files)
 
 
 def without(built: Built, *absent: Built) -> Built:

@@ -5,7 +5,6 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
 from scr_watchd.images.mistakes import is_archive, not_json, unpacked
@@ -17,7 +16,6 @@ from scr_watchd.oci.names import Digest
 from scr_watchd.words import copy_again, printable, shell
 
 MANIFEST = "manifest.json"
-BLOBS = "blobs/sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ class _Examination:
 
     def image(self, first: str, expected: Digest | None, size: int | None) -> Contents:
         if size is not None and expected is not None:
-            self._demand(first, size, f"manifest {expected}", is_manifest=True)
+            self._demand(first, size, f"manifest {expected}", expected.algorithm, is_manifest=True)
         self._manifest(first, expected)
         for child in self._queue:  # grows while indexes are found in indexes, at any depth
             self._child(child)
@@ -136,15 +134,23 @@ class _Examination:
         )
 
     def _manifest(self, file: str, expected: Digest | None) -> Manifest:
-        raw = self._read(file)
-        self._demand_json(file, raw)
-        digest = Digest(f"sha256:{sha256(raw).hexdigest()}")
+        algorithm = expected.algorithm if expected is not None else "sha256"
+        raw = self._read(file, algorithm)
+        self._demand_json(file, raw, algorithm)
+        digest = Digest.of(raw, algorithm)
         if expected is not None and digest != expected:
             raise RefusedError(
                 f"{file} has digest {digest}, not {expected}: it was damaged or changed", self._repeat(file)
             )
         manifest = self._parse(file, raw)
-        self._manifests[digest] = ManifestFile(digest, manifest.media_type, len(raw), file, manifest.referral)
+        referral = manifest.referral
+        if not self._manifests and algorithm != "sha256":  # what a tag leads to has a sha256 digest too
+            own = Digest.of(raw)
+            self._manifests[own] = ManifestFile(
+                own, manifest.media_type, len(raw), file, referral, named_by=algorithm
+            )
+            referral = None
+        self._manifests[digest] = ManifestFile(digest, manifest.media_type, len(raw), file, referral)
         for blob in manifest.blobs:
             self._add_blob(blob)
         for child in manifest.manifests:
@@ -158,8 +164,6 @@ class _Examination:
         return manifest
 
     def _add_child(self, child: Descriptor) -> None:
-        if child.digest.algorithm != "sha256":
-            raise RefusedError(f"its manifest {child.digest} is not named by a sha256 digest", self._repeat())
         known = self._children.get(child.digest)
         if known is None:
             self._children[child.digest] = child
@@ -173,12 +177,12 @@ class _Examination:
             if not child.optional:
                 self._absent.append(child)
             return
-        self._demand(file, child.size, f"manifest {child.digest}", is_manifest=True)
+        self._demand(file, child.size, f"manifest {child.digest}", child.digest.algorithm, is_manifest=True)
         if not self._manifest(file, child.digest).manifests and not child.optional:
             self._platforms.append(child.called)
 
     def _status_of_child(self, child: Descriptor) -> os.stat_result | None:
-        return self._content.status(child.digest.hex + self._content.suffix)
+        return self._content.status(child.digest.hex + self._content.suffix, child.digest.algorithm)
 
     def _add_blob(self, blob: Descriptor) -> None:
         known = self._blobs.get(blob.digest, blob)
@@ -199,9 +203,9 @@ class _Examination:
     def _status(self, blob: Descriptor) -> os.stat_result | None:
         return self._content.status(blob.digest.hex, blob.digest.algorithm)
 
-    def _demand_json(self, file: str, raw: bytes) -> None:
+    def _demand_json(self, file: str, raw: bytes, algorithm: str) -> None:
         if what := foreign(raw):
-            at_fault = f"{BLOBS}/{file}" if self._content.is_layout else file
+            at_fault = f"blobs/{algorithm}/{file}" if self._content.is_layout else file
             copy = self._content.copy(instead_of=at_fault)
             raise not_json(f"{self._content.path}/{at_fault}", what, copy)
 
@@ -215,7 +219,7 @@ class _Examination:
             raise RefusedError(f"{what} is {kind(status)}, not a regular file", self._repeat(file, algorithm))
         if status.st_size != size:
             if is_manifest:
-                self._demand_json(file, self._read(file))
+                self._demand_json(file, self._read(file, algorithm), algorithm)
             raise RefusedError(
                 f"{what} has {status.st_size} bytes instead of {size}: it is cut off, or still being copied",
                 self._repeat(file, algorithm),
@@ -229,8 +233,8 @@ class _Examination:
                 permit(self._content.path),
             )
 
-    def _read(self, file: str) -> bytes:
-        shelf = self._content.shelves["sha256"]
+    def _read(self, file: str, algorithm: str) -> bytes:
+        shelf = self._content.shelves[algorithm]
         status = shelf.entries[file]
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{file} is {kind(status)}, not a regular file", self._repeat(file))

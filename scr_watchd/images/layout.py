@@ -73,7 +73,7 @@ def is_layout(descriptor: int, entries: Mapping[str, os.stat_result]) -> bool:
     marker, blobs = entries.get(LAYOUT), entries.get(BLOBS)
     if marker is not None and not stat.S_ISDIR(marker.st_mode):
         return True
-    if blobs is None or not _is_directory(blobs) or MANIFEST in entries:
+    if blobs is None or not stat.S_ISDIR(blobs.st_mode) or MANIFEST in entries:
         return False
     shelf = _lstat(_SHELVES["sha256"], descriptor)
     is_tag = _lstat(f"{_SHELVES['sha256']}/{MANIFEST}", descriptor) is not None  # of a repository `blobs`
@@ -101,7 +101,8 @@ def fingerprint(image: Image, shelves: Mapping[str, Shelf]) -> int:
     """Of the files of ``image``. Making a link to a blob changes its ctime: only manifests have one."""
     files: list[tuple[int, ...] | None] = []
     for manifest in image.manifests:
-        status = _status(manifest.digest, shelves)
+        shelf = shelves.get(manifest.algorithm)
+        status = shelf.entries.get(manifest.file) if shelf else None
         files.append(status and (status.st_ctime_ns, *_identity(status)))
     for blob in image.blobs:
         status = _status(blob.digest, shelves)
@@ -111,7 +112,7 @@ def fingerprint(image: Image, shelves: Mapping[str, Shelf]) -> int:
 
 def changed_ns(image: Image, shelves: Mapping[str, Shelf]) -> int:
     """When one of its manifests was changed last, in nanoseconds since 1970."""
-    return max(shelves["sha256"].entries[manifest.file].st_ctime_ns for manifest in image.manifests)
+    return max(shelves[each.algorithm].entries[each.file].st_ctime_ns for each in image.manifests)
 
 
 class Layout:
@@ -175,17 +176,18 @@ class Layout:
             referrers = {each.digest for each in nameless if each.manifests[0].referral}
             if entries := [each for each in made.nameless if each.digest not in referrers]:
                 may_move = all(
-                    not _is_directory(each) for name, each in self._entries.items() if name != BLOBS
+                    not stat.S_ISDIR(each.st_mode) for name, each in self._entries.items() if name != BLOBS
                 )
                 found.refused.append((self._path, without_names(entries, self._path, may_move=may_move)))
         return found
 
     def tags(self) -> dict[Reference, Digest]:
-        """The tags, complete or not. Raises like ``look``."""
+        """The tags, complete or not, and their sha256 digests. Raises like ``look``."""
+        named = {(each.repository, each.tag): each.entry.digest for each in self._names(Found()).named}
         return {
-            (each.repository, each.tag): each.entry.digest
-            for each in self._names(Found()).named
-            if each.tag is not None
+            (name, tag): digest if digest.algorithm == "sha256" else Digest.of(self._manifest(digest) or b"")
+            for (name, tag), digest in named.items()
+            if tag is not None
         }
 
     def last_change(self, shelves: Mapping[str, Shelf]) -> int:
@@ -218,7 +220,7 @@ class Layout:
         if file not in self._entries:
             raise RefusedError(f"it has no {file}: a copy is under way, or was broken off", self._again())
         try:
-            raw, _ = read_regular(file, within=self._descriptor, limit=MANIFEST_BYTES)
+            raw = read_regular(file, within=self._descriptor, limit=MANIFEST_BYTES)[0]
         except NotRegularError as error:
             raise RefusedError(f"its {file} cannot be used: {error.strerror}", self._again()) from error
         except PermissionError as error:
@@ -251,21 +253,21 @@ class Layout:
     def _refers(self, entry: Entry) -> bool:
         """Whether its manifest, as far as it can be read, is about another one."""
         try:
-            with open_directory(_SHELVES[entry.digest.algorithm], within=self._descriptor) as shelf:
-                raw, _ = read_regular(entry.digest.hex, within=shelf, limit=MANIFEST_BYTES)
-            return parse(raw).referral is not None
-        except (OSError, ManifestError):
+            return parse(self._manifest(entry.digest) or b"").referral is not None
+        except ManifestError:
             return False
+
+    def _manifest(self, digest: Digest) -> bytes | None:
+        try:
+            with open_directory(_SHELVES[digest.algorithm], within=self._descriptor) as shelf:
+                return read_regular(digest.hex, within=shelf, limit=MANIFEST_BYTES)[0]
+        except OSError:
+            return None
 
     # -- images --------------------------------------------------------------------------------------
 
     def _image(self, named: Named, shelves: Mapping[str, Shelf], reader: Reader) -> Image:
         entry = named.entry
-        if entry.digest.algorithm != "sha256":
-            raise RefusedError(
-                f"its manifest {entry.digest} is not named by a sha256 digest",
-                without(self._path, entry.position, entry.digest),
-            )
         content = Content(self._path, self._skopeo(named), shelves, is_layout=True)
         try:
             found = examine(content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size)
@@ -291,7 +293,7 @@ class Layout:
         status = _lstat(where, self._descriptor)
         if status is None:
             return False
-        if not _is_directory(status):
+        if not stat.S_ISDIR(status.st_mode):
             remedy = f"Remove that, and copy again: rm {shell(f'{self._path}/{where}')}; {self._copy()}"
             raise RefusedError(f"its {where} is {kind(status)}, not a directory", remedy)
         if not reader.may_enter(status):
@@ -337,10 +339,6 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
         status.st_size,
         status.st_mtime_ns,
     )
-
-
-def _is_directory(status: os.stat_result) -> bool:
-    return stat.S_ISDIR(status.st_mode)
 
 
 def _lstat(path: str, directory: int) -> os.stat_result | None:

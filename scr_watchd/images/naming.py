@@ -150,7 +150,7 @@ class _Naming:
             if (each.repository, each.entry.digest) not in there:
                 there.add((each.repository, each.entry.digest))
                 found.named.append(each)
-        known = {digest for _, digest in there}
+        known = {digest for repository, digest in there if repository == self._where.repository}
         # such as what a tag named before: skopeo leaves it there without a name
         rest = {each.digest: each for each in entries if not each.name and each.digest not in known}
         found.nameless += rest.values()

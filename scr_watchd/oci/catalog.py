@@ -49,13 +49,20 @@ def told(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """A manifest as a file of an image; ``file`` is its name in its directory."""
+    """A manifest as a file of an image; ``file`` is its name in its directory, which is that of another
+    algorithm where ``named_by`` says so."""
 
     digest: Digest
     media_type: MediaType
     size: int
     file: str
     referral: Referral | None = None
+    named_by: str = ""
+
+    @property
+    def algorithm(self) -> str:
+        """That of the digest that the file is named by."""
+        return self.named_by or self.digest.algorithm
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Whatever holds one of these types may go into a path or an nginx file without an
 alphabets have no quote, no ``$``, no space and no control character.
 """
 
+import hashlib
 import re
 from typing import Self
 
@@ -60,6 +61,10 @@ class Digest(str):
         if not _DIGEST.fullmatch(text):
             raise ValueError("a digest is sha256: and 64, or sha512: and 128, lower-case hex digits")
         return cls(text)
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
+        return cls(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
 
     @property
     def algorithm(self) -> str:

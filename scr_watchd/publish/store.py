@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -404,13 +403,13 @@ class Store:
             with _sources(root, image, self._reader) as source:
                 for blob in image.blobs:
                     try:
-                        self._take_blob(source(blob.digest), image, blob, changed=changed)
+                        self._take_blob(source(blob.digest.algorithm), image, blob, changed=changed)
                     except _WaitingError:
                         waits = True  # the others may be hashed meanwhile
                 if waits:
                     raise _WaitingError
                 for manifest in image.manifests:
-                    self._take_manifest(source(manifest.digest), image.repository, manifest)
+                    self._take_manifest(source(manifest.algorithm), image.repository, manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError, PermissionError) as error:
             raise _changed(str(error.strerror)) from error
 
@@ -649,7 +648,7 @@ class Store:
         if new in self._unsynced or _is_copy(copy, manifest):
             return
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
-        if sha256(raw).hexdigest() != manifest.digest.hex:
+        if Digest.of(raw, manifest.digest.algorithm) != manifest.digest:
             raise _changed(f"{manifest.file} is not what it was")
         self._write_copy(copy, new, raw, manifest.digest)
 
@@ -664,7 +663,7 @@ class Store:
                     raw, _ = read_regular(digest.hex, within=directory, limit=MANIFEST_BYTES)
             except OSError:
                 continue
-            if sha256(raw).hexdigest() != digest.hex:
+            if Digest.of(raw, digest.algorithm) != digest:
                 continue
             ours = self._place_of(repository, parse(raw).media_type)
             if place == self._former_copies:
@@ -755,13 +754,13 @@ class Store:
 
 
 @contextmanager
-def _sources(root: int, image: Image, reader: Reader) -> Iterator[Callable[[Digest], int]]:
-    """Opens the directories that content of ``image`` lies in, by its digest."""
+def _sources(root: int, image: Image, reader: Reader) -> Iterator[Callable[[str], int]]:
+    """Opens the directories that content of ``image`` lies in, by the algorithm of its digest."""
     opened: dict[str, int] = {}
     with ExitStack() as stack:
 
-        def source(digest: Digest) -> int:
-            path = image.directory(digest.algorithm)
+        def source(algorithm: str) -> int:
+            path = image.directory(algorithm)
             if path not in opened:
                 opened[path] = stack.enter_context(open_directory(path, within=root, reader=reader))
             return opened[path]

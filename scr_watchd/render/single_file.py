@@ -30,7 +30,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(|/.*)", re.ASCII | re.DOTALL)
 
 def manifest_file(image: Image, manifest: ManifestFile) -> str:
     """Where a manifest of ``image`` lies, relative to the root."""
-    return f"{image.directory(manifest.digest.algorithm)}/{manifest.file}"
+    return f"{image.directory(manifest.algorithm)}/{manifest.file}"
 
 
 def blob_file(image: Image, blob: Descriptor) -> str:
@@ -183,15 +183,18 @@ def _manifests(repository: _Repository, settings: str) -> str:
         _manifest(f"{start}{tag}", repository.name, *found, indent=4)
         for tag, found in sorted(repository.tags.items())
     ]
-    manifests = [
-        _manifest(f"{start}{digest}", repository.name, *found, indent=8)
-        for digest, found in sorted(repository.manifests.items())
-    ]
+    digests: dict[str, str] = {"sha256": ""}
+    for digest, found in sorted(repository.manifests.items()):
+        lines = _manifest(f"{start}{digest}", repository.name, *found, indent=8)
+        digests[digest.algorithm] = digests.get(digest.algorithm, "") + lines
     return _fill(
         "single_manifests.conf",
         NAME=repository.name,
         SETTINGS=settings,
-        MANIFESTS="".join(manifests),
+        DIGESTS="".join(
+            _fill("single_digests.conf", NAME=repository.name, ALGORITHM=algorithm, MANIFESTS=lines)
+            for algorithm, lines in digests.items()
+        ),
         TAGS="".join(tags),
     )
 

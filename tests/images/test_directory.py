@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from hashlib import sha512
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.trees import (
     digest_of,
     image,
     index,
+    index_by_sha512,
     make_images,
     write_image,
     write_layout,
@@ -242,13 +244,23 @@ def test_platforms_must_agree_on_the_size_of_a_blob(tmp_path: Path) -> None:
     assert "different sizes" in only_problem(root).reason
 
 
-def test_a_child_can_only_be_named_by_sha256(tmp_path: Path) -> None:
-    built = index(image("1"))
-    document = json.loads(built.raw)
-    document["manifests"][0]["digest"] = f"sha512:{'0' * 128}"
-    wrong = Built(json.dumps(document).encode(), built.media_type, built.files)
-    root = make_images(tmp_path / "images", {"a": {"1": wrong}})
-    assert "not named by a sha256 digest" in only_problem(root).reason
+def test_a_child_that_is_named_by_sha512_must_have_that_digest(tmp_path: Path) -> None:
+    child, built = image("1"), index_by_sha512(image("1"), image("2"))
+    root = make_images(tmp_path / "images", {"a": {"1": built}})
+    digest = f"sha512:{sha512(child.raw).hexdigest()}"
+    found = only_image(root)
+    assert digest in [each.digest for each in found.manifests]
+    assert child.digest not in [each.digest for each in found.manifests]
+    file = root / "a" / "1" / f"{digest[7:]}.manifest.json"
+    file.write_bytes(child.raw.replace(b'"schemaVersion": 2', b'"schemaVersion":2 '))
+    assert "was damaged or changed" in only_problem(root).reason
+
+
+def test_a_directory_may_be_named_by_a_sha512_digest(tmp_path: Path) -> None:
+    digest = f"sha512:{sha512(image().raw).hexdigest()}"
+    write_image(tmp_path / f"app@{digest}", image())
+    found = only_image(tmp_path)
+    assert (found.tag, [each.digest for each in found.manifests]) == (None, [image().digest, digest])
 
 
 GZIP = gzip.compress(image().raw)

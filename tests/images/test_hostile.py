@@ -109,8 +109,8 @@ def document(**fields: object) -> bytes:
         pytest.param(bytes(range(128, 256)), "not JSON", id="noise"),
         pytest.param(b'{"a":' * 100_000, "nested too deeply", id="deep objects"),
         pytest.param(b"[" * 100_000, "no manifest", id="deep lists"),
-        pytest.param(b"\xef\xbb\xbf" + image().raw, "not JSON", id="byte order mark"),
-        pytest.param(image().raw.decode().encode("utf-16"), "not JSON", id="UTF-16"),
+        pytest.param(b"\xef\xbb\xbf" + image().raw, "which must go", id="byte order mark"),
+        pytest.param(image().raw.decode().encode("utf-16"), "it is UTF-16", id="UTF-16"),
         pytest.param(b'{"schemaVersion": NaN}', "not JSON", id="NaN"),
         pytest.param(document(config={"digest": f"sha256:{'0' * 64}", "size": -1}), "-1", id="negative size"),
         pytest.param(

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.files import ANYBODY, Reader, open_directory
+from scr_watchd.images.layout import tags_in
 from scr_watchd.images.naming import tag_of
+from scr_watchd.images.reference import Place
 from scr_watchd.images.scan import Scan, Scanner
 from scr_watchd.oci.manifest import MANIFEST_BYTES
+from scr_watchd.oci.names import RepositoryName
 from tests.images.test_hostile import become
 from tests.images.test_memory import SETTLED_SECONDS, large, reads, rewrite
 from tests.remedies import run
@@ -102,6 +105,27 @@ def test_blobs_with_sha512_digests_lie_on_a_shelf_of_their_own(tmp_path: Path) -
     assert names(scan(tmp_path)) == ["app:1"]
     blob.write_bytes(b"a la")
     assert "has 4 bytes instead of 7" in scan(tmp_path).problems[0].reason
+
+
+def test_a_manifest_that_an_index_names_by_sha512_has_both_digests(tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "app", ("1", ONE), ("2", TWO))
+    own = write_blob(layout, ONE.raw, "sha512")
+    manifest_file(layout, ONE).unlink()
+    raw = (layout / "index.json").read_text().replace(ONE.digest, f"sha512:{own.name}")
+    (layout / "index.json").write_text(raw)
+    scanner = Scanner(tmp_path, reader=ANYBODY)
+    found = scanner.full()
+    assert found.problems == ()
+    first = found.images[0]
+    assert (first.digest, first.tag) == (ONE.digest, "1")
+    assert [each.digest for each in first.manifests] == [ONE.digest, f"sha512:{own.name}"]
+    assert all(first.directory(each.algorithm) == "app/blobs/sha512" for each in first.manifests)
+    assert scanner.light() == scanner.full() == found
+    with open_directory(layout) as descriptor:
+        tags = tags_in(descriptor, Place(RepositoryName("app"), None), str(layout))
+    assert tags == {("app", "1"): ONE.digest, ("app", "2"): TWO.digest}
+    own.write_bytes(ONE.raw.swapcase())
+    assert "was damaged or changed" in scanner.full().problems[0].reason
 
 
 def test_other_repositories_and_tags_may_lie_below_a_layout(tmp_path: Path) -> None:
@@ -438,7 +462,7 @@ def test_a_first_copy_under_way_is_one_problem(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("digest", ["sha256:../../etc/passwd", "", f"sha512:{'0' * 128}"])
+@pytest.mark.parametrize("digest", ["sha256:../../etc/passwd", "", f"sha512:{'0' * 127}"])
 def test_a_strange_digest_in_the_index_is_a_problem_of_its_own(tmp_path: Path, digest: str) -> None:
     layout = write_layout(tmp_path / "app", ("1", ONE), ("2", TWO))
     raw = (layout / "index.json").read_text().replace(TWO.digest, digest)

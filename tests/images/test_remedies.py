@@ -1,7 +1,8 @@
 """No remedy takes away what is good: each is run as printed, and what was served before is served after."""
 
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -186,6 +187,7 @@ def test_a_remedy_takes_away_nothing_that_is_served(tmp_path: Path, mistake: str
     pytest.fail("it is not cured")
 
 
+@pytest.mark.slow
 @modest
 @given(st.dictionaries(names, trees, max_size=4))
 def test_no_remedy_of_any_tree_takes_away_what_is_served(content: Mapping[bytes, Node]) -> None:
@@ -193,20 +195,20 @@ def test_no_remedy_of_any_tree_takes_away_what_is_served(content: Mapping[bytes,
         root = Path(top, "images")
         root.mkdir()
         plant(bytes(root), content)
-        before = served(root)
-        for problem in Scanner(root, reader=ANYBODY).full().problems:
-            text = command(problem.remedy)
-            if not text or "SOURCE" in text or "cp -r" in text or "skopeo" in text:
-                continue  # what can be copied from is not known here
-            run_if_it_can(problem.remedy)
-            after = served(root)
-            assert before.items() <= after.items(), f"{problem.remedy} took something away"
-            before = after
+        tried: set[str] = set()
+        while remedy := next((each for each in remedies(root) if each not in tried), ""):
+            tried.add(remedy)
+            before = served(root)
+            with suppress(AssertionError):  # a command that fails is no harm
+                run(remedy)
+            assert before.items() <= served(root).items(), f"{remedy} took something away"
+            if len(tried) == 8:
+                break
 
 
-def run_if_it_can(remedy: str) -> None:
-    """It may be too late for a remedy after another one was run."""
-    try:
-        run(remedy)
-    except AssertionError:
-        return
+def remedies(root: Path) -> Iterator[str]:
+    """Those that can be run here, where there is nothing to copy from."""
+    for problem in Scanner(root, reader=ANYBODY).full().problems:
+        text = command(problem.remedy)
+        if text and not any(each in text for each in ("SOURCE", "cp -r", "skopeo")):
+            yield problem.remedy

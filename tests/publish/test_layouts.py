@@ -151,6 +151,18 @@ def test_a_large_blob_is_hashed_beside_the_others(tmp_path: Path) -> None:
     assert [each.tag for each in tree.take_until_done().images] == ["1", "2"]
 
 
+def test_a_manifest_with_a_sha512_digest_is_one_more_file(tree: Tree) -> None:
+    layout = tree.root / "app"
+    own = write_blob(layout, ONE.raw, "sha512")
+    index_file = layout / "index.json"
+    index_file.write_text(index_file.read_text().replace(ONE.digest, f"sha512:{own.name}"))
+    assert tree.take().problems == ()
+    for name in (ONE.digest[7:], own.name):
+        copy = tree.path / "app" / ".manifests" / "1" / name
+        assert copy.read_bytes() == ONE.raw
+        assert not copy.samefile(own)
+
+
 def test_a_blob_with_a_sha512_digest_is_linked_and_hashed(tree: Tree) -> None:
     layout = tree.root / "app"
     blob = write_blob(layout, b"a layer", "sha512")

@@ -18,7 +18,16 @@ import pytest
 
 from tests.http import Response
 from tests.render.site import Served, exchange, spellings
-from tests.trees import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Built, image, index
+from tests.trees import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Built,
+    image,
+    index,
+    index_by_sha512,
+)
 
 NO_BLOB = f"sha256:{'0' * 64}"
 NO_SHA512 = f"sha512:{'0' * 128}"
@@ -55,7 +64,7 @@ TREE: dict[str, dict[str, Built]] = {
         "nested": NESTED,
         "bare": index(image("child"), media_type=None),
     },
-    "sha512": {"1": with_sha512_layer()},
+    "sha512": {"1": with_sha512_layer(), "children": index_by_sha512(ALPINE, DOCKER)},
 }
 
 # Settings that a site may well have for its own pages, in its http {} and in its server {}.
@@ -233,6 +242,18 @@ class Contract:
             file = registry.manifest_file("multi", "nested", digest)
             answer = registry.get(f"/v2/multi/manifests/{digest}")
             assert headers(answer) == file_headers(file, media_type, digest, FOREVER)
+
+    def test_a_manifest_that_is_named_by_sha512_is_served_by_that_digest(self, registry: Served) -> None:
+        for built in (ALPINE, DOCKER):
+            digest = f"sha512:{sha512(built.raw).hexdigest()}"
+            file = registry.manifest_file("sha512", "children", digest)
+            for method in ("GET", "HEAD"):
+                answer = registry.get(f"/v2/sha512/manifests/{digest}", method=method)
+                assert answer.status == 200
+                assert headers(answer) == file_headers(file, built.media_type, digest, FOREVER)
+                assert answer.body == (built.raw if method == "GET" else b"")
+            assert registry.get(f"/v2/sha512/manifests/{built.digest}").code == "MANIFEST_UNKNOWN"
+            assert registry.get(f"/v2/alpine/manifests/{digest}").code == "MANIFEST_UNKNOWN"
 
     def test_a_blob_has_exactly_these_headers(self, registry: Served) -> None:
         for name, tag in (("alpine", "3.20"), ("sha512", "1")):

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "what would be published, what not, and why",
     "status": "what the daemon serves now, and what it does not",
     "wait": "until an image that was dropped in can be pulled",
+    "list": "every image, and the disk that it takes",
     "verify": "read every byte, and name each image that is rotten",
     "accept": "images that vanished all at once are meant to be gone",
     "prune": "free the disk of what was replaced or removed",

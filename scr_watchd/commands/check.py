@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     path = Path(os.path.abspath(arguments.path)) if arguments.path else settings.root
     root, only = _root_of(path, settings.root)
-    state = _state(root, settings)
+    state = state_of_tree(root, settings)
     held, _ = as_owner(state)
     status = statuses.last(held.status)
     scan = _scan(root, settings, only, status if _is_of(status, root) else None)
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     return options.EXIT_PROBLEMS if scan.problems else options.EXIT_NOT_YET if scan.unripe else 0
 
 
-def _state(root: Path, settings: Settings) -> State:
+def state_of_tree(root: Path, settings: Settings) -> State:
     """The state directory that goes with ``root``: the service's, if that is its tree, else of a `serve`."""
     if root == settings.root:
         return state_of(None, settings)

@@ -104,7 +104,7 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
     lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
     if status.only_stored_bytes:
         lines.insert(
-            -1, f"{'disk:':<12}{_size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
+            -1, f"{'disk:':<12}{size_of(status.only_stored_bytes)} only in the store; see scr-watchd prune"
         )
     if status.links_cost:
         lines += ["", status.links_cost]
@@ -162,7 +162,7 @@ def _generation(status: Status) -> str:
     return f"{status.generation}, {when if status.confirmed else f'not confirmed ({when})'}"
 
 
-def _size(number: float) -> str:
+def size_of(number: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

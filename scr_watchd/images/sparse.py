@@ -30,9 +30,10 @@ class Unripe:
 
     @property
     def reason(self) -> str:
-        names = ", ".join(each.called for each in self.image.absent)
-        count = len(self.image.platforms) + len(self.image.absent)
-        return f"{len(self.image.absent)} of its {count} platforms are not there: {names}"
+        absent = self.image.absent
+        names = ", ".join(each.called for each in absent)
+        of = f"{len(absent)} of its {len(self.image.platforms) + len(absent)} platforms"
+        return f"{of} {'is' if len(absent) == 1 else 'are'} not there: {names}"
 
     @property
     def reference(self) -> Reference | None:

@@ -29,7 +29,7 @@ def test_what_docker_saves_of_one_platform_is_served_after_ten_seconds(started: 
         early = wait_for(started, "app:1", "--timeout", 3)
         assert early.returncode == 75
         assert early.stdout.startswith(
-            "not served yet: app:1\n  1 of its 2 platforms are not there: linux/arm64\n"
+            "not served yet: app:1\n  1 of its 2 platforms is not there: linux/arm64\n"
         )
         status = scr_watchd("status", "--state", started.state)
         assert status.returncode == 0

@@ -46,7 +46,7 @@ def test_a_sparse_index_is_published_once_nothing_changes_there(passes: Passes, 
     passes.look()
     assert passes.served() == {}
     found = passes.world.found
-    assert [each.reason for each in found.unripe] == ["1 of its 2 platforms are not there: linux/arm64"]
+    assert [each.reason for each in found.unripe] == ["1 of its 2 platforms is not there: linux/arm64"]
     assert began < found.look_again_at < time.time() + 0.3
     assert found.problems == ()
 

@@ -198,7 +198,7 @@ def test_what_waits_is_left_out_and_held_on_to(tmp_path: Path) -> None:
     found = scan(root)
     unripe = Ripening().unripe(found.images, found.changed, now=time.time())
     (one,) = unripe
-    assert one.reason == "1 of its 2 platforms are not there: linux/arm64/v8"
+    assert one.reason == "1 of its 2 platforms is not there: linux/arm64/v8"
     later = found.without(unripe)
     assert [each.tag for each in later.images] == ["2"]
     assert later.unfinished == {("app", "1")}

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,7 +18,8 @@ from scr_watchd.daemon.status import Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import LAYOUT
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
@@ -90,24 +92,26 @@ def _root_of(path: Path, root: Path) -> tuple[Path, str]:
     return path, ""
 
 
-def _scan(root: Path, settings: Settings, only: str, reader: Reader) -> Scan:
+def _scan(root: Path, settings: Settings, only: str, reader: Reader) -> Tree:
     try:
-        scan = Scanner(root, reader=reader, prefix=settings.name_prefix).full()
+        tree = Scanner(root, reader=reader, prefix=settings.name_prefix).full()
     except OSError as error:
         raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
     if not only:
-        return scan
+        return tree
     shown = f"{root}/{only}"
     beginnings = [f"{shown}/", f"{shown}:"] if (root / only / LAYOUT).is_file() else [f"{shown}/"]
-    return Scan(
-        images=tuple(each for each in scan.images if f"{each.path}/".startswith(f"{only}/")),
-        problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(tuple(beginnings))),
-        unfinished=scan.unfinished,
-        hidden=scan.hidden,
-        root=scan.root,
-        beyond=scan.beyond,
-        unlisted=scan.unlisted,
-    )
+    repositories = {
+        name: replace(
+            each,
+            images=tuple(
+                image for image in each.images if f"{image.link or image.path}/".startswith(f"{only}/")
+            ),
+        )
+        for name, each in tree.repositories.items()
+    }
+    problems = tuple(each for each in tree.problems if f"{each.path}/".startswith(tuple(beginnings)))
+    return replace(tree, repositories=repositories, problems=problems)
 
 
 def _reader(root: Path, state: State) -> Reader:
@@ -119,7 +123,7 @@ def _reader(root: Path, state: State) -> Reader:
     return ANYBODY
 
 
-def _text(scan: Scan, root: Path) -> str:
+def _text(scan: Tree, root: Path) -> str:
     lines = [
         f"{image.repository}{f':{image.tag}' if image.tag else ''}  {image.digest}" for image in scan.images
     ]
@@ -131,7 +135,7 @@ def _text(scan: Scan, root: Path) -> str:
     return "\n".join(lines)
 
 
-def _json(scan: Scan) -> str:
+def _json(scan: Tree) -> str:
     content = {
         "images": [
             {

@@ -2,8 +2,9 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
@@ -15,6 +16,8 @@ from scr_watchd.oci.names import Digest
 from scr_watchd.words import copy_again, printable, shell
 
 MANIFEST = "manifest.json"
+_LARGE_BYTES = 1 << 20
+_MANIFESTS_BYTES = 4 * MANIFEST_BYTES  # of one image, with all that its indexes name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +61,33 @@ def tag_directory(shelf: Shelf, path: str) -> Content:
 
 
 def examine(
-    content: Content, first: str, *, reader: Reader, digest: Digest | None = None, size: int | None = None
+    content: Content,
+    first: str,
+    *,
+    reader: Reader,
+    digest: Digest | None = None,
+    size: int | None = None,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> tuple[tuple[ManifestFile, ...], tuple[Descriptor, ...]]:
     """The manifests, the image's own first, and the blobs of the image whose manifest is ``first``.
 
     Raises ``RefusedError`` unless every manifest and blob is a regular file of exactly the declared size
     that ``reader`` may read, and every manifest has its digest (and the first one ``digest`` and
-    ``size``).
+    ``size``). ``spend`` is told the size of each manifest before it is read, and may raise it too.
     """
-    return _Examination(content, reader).image(first, digest, size)
+    return _Examination(content, reader, spend).image(first, digest, size)
 
 
 class _Examination:
-    def __init__(self, content: Content, reader: Reader) -> None:
+    def __init__(self, content: Content, reader: Reader, spend: Callable[[int], None]) -> None:
+        self._spend = spend
         self._content = content
         self._reader = reader
         self._manifests: dict[Digest, ManifestFile] = {}
         self._children: dict[Digest, Descriptor] = {}
         self._queue: list[Descriptor] = []
         self._blobs: dict[Digest, Descriptor] = {}
+        self._read_bytes = 0
 
     def image(
         self, first: str, expected: Digest | None, size: int | None
@@ -168,6 +179,13 @@ class _Examination:
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{file} is {kind(status)}, not a regular file", self._repeat(file))
         self._permit(file, status)
+        self._read_bytes += status.st_size
+        if self._read_bytes > _MANIFESTS_BYTES:
+            raise RefusedError(
+                f"its manifests have more than {_MANIFESTS_BYTES >> 20} MiB together",
+                f"Make it smaller, or remove it: rm -r {shell(self._content.path)}",
+            )
+        self._spend(status.st_size)
         try:
             raw, _ = read_regular(file, within=shelf.descriptor, limit=MANIFEST_BYTES)
         except NotRegularError as error:
@@ -180,7 +198,7 @@ class _Examination:
 
     def _parse(self, file: str, raw: bytes) -> Manifest:
         try:
-            return parse(raw)
+            return _parse_large(raw) if len(raw) > _LARGE_BYTES else parse(raw)
         except ManifestError as error:
             if is_archive(raw):
                 raise unpacked(self._content.path) from error
@@ -194,6 +212,9 @@ class _Examination:
     def _repeat(self, file: str = "", algorithm: str = "sha256") -> str:
         at_fault = f"blobs/{algorithm}/{file}" if file else ""
         return f"Wait for the copy to end, or repeat it: {self._content.copy(instead_of=at_fault)}"
+
+
+_parse_large = lru_cache(maxsize=1)(parse)  # whoever links one into many tags has it parsed once
 
 
 def kind(status: os.stat_result) -> str:

@@ -182,14 +182,21 @@ class Layout:
                     found[algorithm] = Shelf(shelf, _listing(shelf))
             yield found
 
-    def look(self, shelves: Mapping[str, Shelf], *, reader: Reader, progress: Callable[[], None]) -> Found:
+    def look(
+        self,
+        shelves: Mapping[str, Shelf],
+        *,
+        reader: Reader,
+        progress: Callable[[], None],
+        spend: Callable[[int], None] = lambda _: None,
+    ) -> Found:
         """At every image. Raises ``RefusedError`` if what it holds, or which of it is meant, is unknown."""
         found = Found()
         entries = self._index(found)
         for entry, tag in self._named(entries, found):
             progress()
             try:
-                found.images.append(self._image(entry, tag, shelves, reader))
+                found.images.append(self._image(entry, tag, shelves, reader, spend))
             except RefusedError as refused:
                 found.refused.append((self._place(tag), refused))
                 found.unfinished.append(tag)
@@ -305,7 +312,14 @@ class Layout:
 
     # -- images --------------------------------------------------------------------------------------
 
-    def _image(self, entry: _Entry, tag: Tag | None, shelves: Mapping[str, Shelf], reader: Reader) -> Image:
+    def _image(
+        self,
+        entry: _Entry,
+        tag: Tag | None,
+        shelves: Mapping[str, Shelf],
+        reader: Reader,
+        spend: Callable[[int], None],
+    ) -> Image:
         if entry.digest.algorithm != "sha256":
             raise RefusedError(
                 f"its manifest {entry.digest} is not named by a sha256 digest", self._without(entry.position)
@@ -314,7 +328,12 @@ class Layout:
         content = Content(self._path, skopeo, shelves, is_layout=True)
         try:
             manifests, blobs = examine(
-                content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size
+                content,
+                entry.digest.hex,
+                reader=reader,
+                digest=entry.digest,
+                size=entry.size,
+                spend=spend,
             )
         except OSError as error:
             raise RefusedError(

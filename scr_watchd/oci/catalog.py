@@ -66,7 +66,8 @@ class Image:
     form, which has the files in itself, or an OCI layout, which may have many images. ``tag`` is ``None``
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
     the others are the children of an index. ``files`` changes whenever one of its files does, even if
-    it says the same. ``owner`` is the user whose directory it is, or whose link that leads to it.
+    it says the same. ``owner`` is the user whose directory it is, or whose ``link`` that leads to it: a
+    path like ``path``, empty if there is none.
     """
 
     path: str
@@ -76,6 +77,7 @@ class Image:
     blobs: tuple[Descriptor, ...]
     files: int = 0
     owner: int = 0
+    link: str = ""
 
     @property
     def digest(self) -> Digest:
@@ -93,16 +95,17 @@ class Image:
 
     @property
     def place(self) -> str:
-        """What messages call its place, relative to the root. For one image of several in a layout it is
-        skopeo's ``LAYOUT:TAG``."""
-        if self.is_in_layout and self.tag is not None and ":" not in self.path.rpartition("/")[2]:
-            return f"{self.path}:{self.tag}"
-        return self.path
+        """What messages call its place, relative to the root: a link by its own name. For one image of
+        several in a layout it is skopeo's ``LAYOUT:TAG``."""
+        path = self.link or self.path
+        if self.is_in_layout and self.tag is not None and ":" not in path.rpartition("/")[2]:
+            return f"{path}:{self.tag}"
+        return path
 
 
-def by_repository(images: Iterable[Image]) -> dict[str, list[Image]]:
+def by_repository(images: Iterable[Image]) -> dict[RepositoryName, list[Image]]:
     """``images`` in the same order, those of each repository for themselves."""
-    found: dict[str, list[Image]] = {}
+    found: dict[RepositoryName, list[Image]] = {}
     for image in images:
         found.setdefault(image.repository, []).append(image)
     return found

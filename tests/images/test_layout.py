@@ -10,7 +10,8 @@ import pytest
 
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import tag_of
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from tests.images.test_hostile import become
 from tests.images.test_memory import SETTLED_SECONDS, large, reads, rewrite
@@ -33,15 +34,15 @@ from tests.waiting import until
 ONE, TWO = image("one"), image("two")
 
 
-def scan(root: Path, reader: Reader = ANYBODY) -> Scan:
+def scan(root: Path, reader: Reader = ANYBODY) -> Tree:
     return Scanner(root, reader=reader).full()
 
 
-def names(found: Scan) -> list[str]:
+def names(found: Tree) -> list[str]:
     return [f"{each.repository}:{each.tag}" if each.tag else f"{each.repository}@" for each in found.images]
 
 
-def reasons(found: Scan, root: Path) -> dict[str, str]:
+def reasons(found: Tree, root: Path) -> dict[str, str]:
     return {os.path.relpath(each.path, root): each.reason for each in found.problems}
 
 

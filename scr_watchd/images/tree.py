@@ -1,0 +1,77 @@
+"""The images tree at one moment, by repository."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scr_watchd.files import FileId
+from scr_watchd.images.bounds import Bounded
+from scr_watchd.oci.catalog import Image, Problem, Reference, by_repository
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryImages:
+    """What the tree has of a repository.
+
+    ``images`` are complete and have room, in the order of their paths. ``unfinished`` are the tags whose
+    directory is there without a complete image; ``beyond`` those that are complete and for which the
+    bounds leave no room, as they leave none for the ``unlisted`` referrers in any list.
+    """
+
+    name: RepositoryName
+    images: tuple[Image, ...] = ()
+    unfinished: frozenset[Tag] = frozenset()
+    beyond: frozenset[Tag] = frozenset()
+    unlisted: frozenset[Digest] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """All that was found. A repository is the very same object as in the look before if nothing of it
+    has changed: that is how the rest knows what has.
+
+    ``root`` is the directory that was walked, whatever has come to lie at its path since. ``hidden`` are
+    the directories (relative to the root, which is empty) that could not be looked into, and layouts
+    whose index.json cannot be read: of them, therefore, nothing may be taken for deleted.
+    """
+
+    root: FileId = (0, 0)
+    repositories: Mapping[RepositoryName, RepositoryImages] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(image for each in self.repositories.values() for image in each.images)
+
+    @property
+    def unfinished(self) -> frozenset[Reference]:
+        return frozenset((each.name, tag) for each in self.repositories.values() for tag in each.unfinished)
+
+
+def repositories_of(
+    bounded: Bounded, unfinished: Iterable[Reference], before: Mapping[RepositoryName, RepositoryImages]
+) -> dict[RepositoryName, RepositoryImages]:
+    """What was found, by repository; those that are as ``before`` are the objects of then."""
+    images = by_repository(bounded.images)
+    waiting, beyond = _tags(unfinished), _tags(bounded.beyond)
+    none: frozenset[Tag] = frozenset()
+    found = {}
+    for name in [*images, *(each for each in {**waiting, **beyond} if each not in images)]:
+        new = RepositoryImages(
+            name,
+            tuple(images.get(name, ())),
+            waiting.get(name, none),
+            beyond.get(name, none),
+            bounded.unlisted.get(name, frozenset()),
+        )
+        old = before.get(name)
+        found[name] = old if old == new and old is not None else new
+    return found
+
+
+def _tags(references: Iterable[Reference]) -> dict[RepositoryName, frozenset[Tag]]:
+    found: dict[RepositoryName, set[Tag]] = {}
+    for name, tag in references:
+        found.setdefault(name, set()).add(tag)
+    return {name: frozenset(tags) for name, tags in found.items()}

@@ -11,13 +11,14 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from scr_watchd.commands.running import Lasting, build
+from scr_watchd.daemon.mirror import Mirror
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site, World, reconcile
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
 from scr_watchd.publish.nginx import inspect
 from scr_watchd.publish.reload import Reloading
+from scr_watchd.publish.site import Site
 from scr_watchd.settings import Settings
 from tests.nginxes import require
 
@@ -28,7 +29,7 @@ class Passes:
 
     settings: Settings
     at: Callable[[str], None] = lambda step: None
-    world: World = field(init=False)
+    mirror: Mirror = field(init=False)
     _lasting: Lasting = field(default_factory=Lasting)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,8 @@ class Passes:
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
         keeper = build(
             self.settings,
-            Site(inspect(require("nginx")), None, way, test_seconds=30),
+            Site(inspect(require("nginx")), None, test_seconds=30),
+            way,
             reader=ANYBODY,
             worker_user=lambda: ANYBODY,
             own_nginx=False,
@@ -53,12 +55,19 @@ class Passes:
             lasting=self._lasting,
         )
         keeper.watch.close()
-        self.world = keeper.world
-        self.world.reached = lambda step: self.at(step)
+        self.mirror = keeper.mirror
+        self.mirror.publisher.reached = lambda step: self.at(step)
 
     def look(self, *, full: bool = True) -> Outcome:
-        return reconcile(self.world, full=full)
+        return self.mirror.run_pass(full=full)
+
+    def look_and_tell(self) -> dict[str, str]:
+        self.look()
+        return self.served()
 
     def served(self) -> dict[str, str]:
         """The digest of every tag that nginx was given."""
-        return {f"{name}:{tag}": digest for (name, tag), digest in self.world.served.tags().items()}
+        return {
+            f"{name}:{tag}": digest
+            for (name, tag), digest in self.mirror.publisher.confirmed.catalog.tags().items()
+        }

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from scr_watchd.images.scan import Scan
+from scr_watchd.images.tree import Tree
 from tests.nginxes import require
 
 
@@ -21,7 +21,7 @@ def run(remedy: str, *, source: str = "") -> None:
     assert result.returncode == 0, f"{text}: {result.stderr}"
 
 
-def cure(found: Scan, *, source: str = "") -> None:
+def cure(found: Tree, *, source: str = "") -> None:
     """Run the remedy of the only Problem of ``found``."""
     (problem,) = found.problems
     run(problem.remedy, source=source)

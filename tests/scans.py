@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from scr_watchd.files import file_id
-from scr_watchd.images.scan import Scan
+from scr_watchd.images.tree import Tree
 
 
-def nothing(root: Path) -> Scan:
+def nothing(root: Path) -> Tree:
     """A scan of a ``root`` without images, in which nothing is wrong."""
-    return Scan((), (), frozenset(), (), file_id(root.stat()))
+    return Tree(file_id(root.stat()))

@@ -10,8 +10,11 @@ from tests.daemons import public_directory
 
 _WHAT = {
     "sync": """
-store = Store(StorePlace(root / "store", "/store", "/images", ""), root)
-act = lambda: store._fsync(paths)
+batch = Batch(root / "store", lambda: None)
+def act():
+    for path in paths:
+        batch.change(path)
+    batch.sync()
 works = lambda: True
 """,
     "hash": """
@@ -45,9 +48,8 @@ import os, resource, signal, sys, threading, time
 from pathlib import Path
 from scr_watchd.daemon.watch import Watch
 from scr_watchd.oci.names import Digest
+from scr_watchd.publish.batch import Batch
 from scr_watchd.publish.hashing import Hasher, Job, identity
-from scr_watchd.publish.place import StorePlace
-from scr_watchd.publish.store import Store
 
 root = Path(sys.argv[1])
 paths = [str(path) for path in root.iterdir() if path.is_file()]

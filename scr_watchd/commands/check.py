@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -21,8 +22,9 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.moves import has_others
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image
 from scr_watchd.publish import place
 from scr_watchd.publish.state import State
@@ -109,31 +111,35 @@ def _holds_images(path: Path) -> bool:
     return is_image and ":" not in path.name and "@" not in path.name and has_others(str(path))
 
 
-def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> Scan:
+def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> Tree:
     """What is in the tree, for whom the daemon found to read it; for everybody where there is none."""
     reader = Reader(status.reader[0], frozenset(status.reader[1])) if status else ANYBODY
     try:
         scan = Scanner(root, reader=reader, prefix=settings.name_prefix).full()
     except OSError as error:
         raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
-    scan = scan.without(_unripe(scan, status))
+    tree = scan.without(_unripe(scan, status))
     if not only:
-        return scan
+        return tree
     shown = f"{root}/{only}"
     beginnings = [f"{shown}/", f"{shown}:"] if (root / only / LAYOUT).is_file() else [f"{shown}/"]
-    return Scan(
-        images=tuple(each for each in scan.images if f"{each.path}/".startswith(f"{only}/")),
-        problems=tuple(each for each in scan.problems if f"{each.path}/".startswith(tuple(beginnings))),
-        unfinished=scan.unfinished,
-        hidden=scan.hidden,
-        root=scan.root,
-        beyond=scan.beyond,
-        unlisted=scan.unlisted,
-        unripe=tuple(each for each in scan.unripe if f"{each.image.path}/".startswith(f"{only}/")),
+    repositories = {
+        name: replace(
+            each,
+            images=tuple(
+                image for image in each.images if f"{image.link or image.path}/".startswith(f"{only}/")
+            ),
+        )
+        for name, each in tree.repositories.items()
+    }
+    problems = tuple(each for each in tree.problems if f"{each.path}/".startswith(tuple(beginnings)))
+    unripe = tuple(
+        each for each in tree.unripe if f"{each.image.link or each.image.path}/".startswith(f"{only}/")
     )
+    return replace(tree, repositories=repositories, problems=problems, unripe=unripe)
 
 
-def _unripe(scan: Scan, status: Status | None) -> tuple[Unripe, ...]:
+def _unripe(scan: Tree, status: Status | None) -> tuple[Unripe, ...]:
     """What is not served yet: the daemon knows better, since it has seen more than this moment."""
     told = {each.image: each.until for each in status.unripe} if status else {}
     found = []
@@ -148,7 +154,7 @@ def _called(image: Image) -> str:
     return f"{image.repository}{f':{image.tag}' if image.tag else ''}"
 
 
-def _text(scan: Scan, root: Path) -> str:
+def _text(scan: Tree, root: Path) -> str:
     lines = [f"{_called(image)}{_platforms(image)}  {image.digest}" for image in scan.images]
     for each in scan.unripe:
         lines += ["", *unripe(UnripeStatus(_called(each.image), each.reason, each.until))]
@@ -174,7 +180,7 @@ def _platforms(image: Image) -> str:
     return f" ({image.some_platforms})" if image.absent else ""
 
 
-def _json(scan: Scan) -> str:
+def _json(scan: Tree) -> str:
     content = {
         "images": [
             {

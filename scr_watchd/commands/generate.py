@@ -11,8 +11,9 @@ from pathlib import Path
 from scr_watchd.commands import options
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import ANYBODY, open_directory, write_atomically
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Problem
 from scr_watchd.oci.names import RepositoryName
 from scr_watchd.render import single_file
@@ -121,7 +122,7 @@ def _server_root(text: str | None, root: Path) -> ServerRoot:
         ) from error
 
 
-def _scan(root: Path, prefix: str) -> Scan:
+def _scan(root: Path, prefix: str) -> Tree:
     """Judged for everybody: who nginx is where this will be included is not known here."""
     try:
         return Scanner(root, reader=ANYBODY, prefix=prefix).full()

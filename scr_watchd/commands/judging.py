@@ -72,38 +72,38 @@ class Judge:
 
     def watch_over(self, keeper: Keeper, *, keep_lock: Callable[[], None]) -> None:
         """Have each pass of ``keeper`` judge anew."""
-        world = keeper.world
-        ask, open_store = world.worker_user, world.open_store
+        mirror = keeper.mirror
+        host = mirror.host
+        ask, open_store = host.worker_user, host.open_store
 
         def before_pass() -> None:
             self.check_state()
             keep_lock()
             self._check("state", self.state.path)  # it may have been made anew, by somebody who was faster
-            if world.store is not None and not self._holds("store", world.store.place.path):
-                world.store = None  # then another place is chosen
-            check(world.scanner.reader)
+            if mirror.store is not None and not self._holds("store", mirror.store.place.path):
+                mirror.store = None  # then another place is chosen
+            check(mirror.scanner.reader)
 
         def worker_user() -> Reader | None:
             reader = ask()
             check(reader)
             return reader
 
-        def opened(trusting: bool) -> Store:  # noqa: FBT001 - the world's one question
+        def opened(trusting: bool) -> Store:  # noqa: FBT001 - the one question
             store = open_store(trusting)
             self.check_store(store.place)
-            check(world.scanner.reader, store.place)
+            check(mirror.scanner.reader, store.place)
             self.warn(store.place.cost)
             return store
 
         def check(reader: Reader | None, place: StorePlace | None = None) -> None:
             is_root = self.root_workers or (reader is not None and reader.uid == 0)
-            if is_root and not world.has_root_workers:
-                world.has_root_workers, world.scan = True, None  # what is rendered differs
-            place = world.store.place if place is None and world.store is not None else place
+            host.has_root_workers |= is_root
+            place = mirror.store.place if place is None and mirror.store is not None else place
             if is_root and place is not None:
                 self.check_workers(place)
 
-        world.worker_user, world.open_store, world.keep_lock = worker_user, opened, before_pass
+        host.worker_user, host.open_store, host.keep_lock = worker_user, opened, before_pass
         keeper.reporter.may_write = self.may_write
 
     def may_write(self) -> bool:

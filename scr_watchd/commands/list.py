@@ -20,7 +20,8 @@ from scr_watchd.commands.status import size_of
 from scr_watchd.daemon import status as statuses
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import me, open_directory, read_regular
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image, Reference
 from scr_watchd.oci.names import Digest
 from scr_watchd.publish.state import State, read_published
@@ -140,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows(
-    root: Path, scan: Scan, repository: str | None, state: State, progress: "_Progress"
+    root: Path, scan: Tree, repository: str | None, state: State, progress: "_Progress"
 ) -> Iterator[_Row]:
     published = _published(state)
     known: dict[str, tuple[_FileId, int]] = {}

@@ -14,16 +14,17 @@ from scr_watchd.commands import options
 from scr_watchd.commands.judging import Judge, judge_of
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
-from scr_watchd.daemon.outcome import Failed, Rejected, Unconfirmed
+from scr_watchd.daemon.outcome import Failed
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site
 from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.errors import ConfigurationError, Stopped
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.publish import master, nginx
 from scr_watchd.publish.master import NotRunningError
+from scr_watchd.publish.outcome import Rejected, Unconfirmed
 from scr_watchd.publish.reload import Reloading, find_master
+from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, locked
 from scr_watchd.settings import Settings, show
 
@@ -69,19 +70,20 @@ def run(arguments: argparse.Namespace) -> int:
     lasting = Lasting()
 
     def made(now: Settings, judge: Judge) -> Keeper:
-        site, reader = _site(now, pulse)
+        site, reloading, reader = _site(now, pulse)
         keeper = build(
             now,
             site,
+            reloading,
             reader=reader,
-            worker_user=lambda: _worker_user(site.reloading),
+            worker_user=lambda: _worker_user(reloading),
             own_nginx=False,
             inbox=inbox,
             pulse=pulse,
             lasting=lasting,
         )
         judge.watch_over(keeper, keep_lock=lock.keep)
-        keeper.world.reader_is_known = bool(now.nginx_user)
+        keeper.mirror.host.is_reader_known = bool(now.nginx_user)
         return keeper
 
     def rebuild() -> Keeper:
@@ -115,14 +117,15 @@ def _once(keeper: Keeper) -> int:
         log.warning("stopped during the pass; the next run goes on")
         return 1
     keeper.watch.close()
-    keeper.reporter.report(outcome)
+    found = keeper.mirror.found
+    keeper.reporter.report(outcome, found)
     match outcome:
         case Failed() | Rejected():
             return 1
         case Unconfirmed():
             return options.EXIT_PROBLEMS
         case _:
-            return options.EXIT_PROBLEMS if outcome.found.problems else 0
+            return options.EXIT_PROBLEMS if found.problems else 0
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
@@ -130,7 +133,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
     return options.load(arguments, **overrides)
 
 
-def _site(settings: Settings, pulse: Pulse) -> tuple[Site, Reader]:
+def _site(settings: Settings, pulse: Pulse) -> tuple[Site, Reloading, Reader]:
     """The nginx of ``settings``, and who must be able to read what it serves, if that is set."""
     program = nginx.inspect(settings.nginx, progress=pulse)
     config = Path(settings.nginx_config) if settings.nginx_config else program.config
@@ -148,8 +151,8 @@ def _site(settings: Settings, pulse: Pulse) -> tuple[Site, Reader]:
     )
     # nginx -t as another user fails on its pid file and on private keys, which says nothing
     testable = os.geteuid() == 0
-    site = Site(program, config if testable else None, reloading, settings.nginx_test_seconds)
-    return site, _reader(settings.nginx_user)
+    site = Site(program, config if testable else None, settings.nginx_test_seconds, pulse)
+    return site, reloading, _reader(settings.nginx_user)
 
 
 def _question(settings: Settings) -> "Question | None":

@@ -1,4 +1,4 @@
-"""What `run` and `serve` share: from Settings to a world, and the loop around it."""
+"""What `run` and `serve` share: from Settings to a mirror, and the loop around it."""
 
 import contextlib
 import ctypes
@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -17,9 +18,9 @@ from scr_watchd.daemon import loop
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.loop import Hooks, Wake
 from scr_watchd.daemon.metrics import Tally
-from scr_watchd.daemon.outcome import Failed, Outcome, Published, Unchanged
+from scr_watchd.daemon.mirror import Host, Mirror
+from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site, World, recall, reconcile
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
 from scr_watchd.daemon.timetable import Rhythm
@@ -32,9 +33,14 @@ from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.master import NotRunningError, Process, call_when_ended
-from scr_watchd.publish.reload import find_master
+from scr_watchd.publish.outcome import Published
+from scr_watchd.publish.proof import Prover
+from scr_watchd.publish.publisher import Publisher
+from scr_watchd.publish.reload import Reloading, find_master
+from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, left
 from scr_watchd.publish.store import Store
+from scr_watchd.render.http_conf import initial, render
 from scr_watchd.settings import Settings
 
 log = logging.getLogger("scr_watchd")
@@ -49,9 +55,9 @@ _PASSES_PER_COLLECTION = 100  # of everything that is known: a fifth of a second
 
 @dataclass(slots=True)
 class Keeper:
-    """A world and what keeps it turning."""
+    """A mirror and what keeps it turning."""
 
-    world: World
+    mirror: Mirror
     watch: Watch
     reporter: Reporter
     rhythm: Rhythm
@@ -76,26 +82,26 @@ class Keeper:
         self._is_first = False
         expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
         self._hints_before = self.hints
-        self._requests = left(self.world.state)  # this pass finds them
-        outcome = reconcile(self.world, full=full)
+        self._requests = left(self.mirror.publisher.state)  # this pass finds them
+        outcome = self.mirror.run_pass(full=full)
         self._follow_nginx()
-        self._settled = isinstance(outcome, Published | Unchanged) and self.world.scan is not None
+        self._settled = isinstance(outcome, Published | Unchanged) and not self.mirror.is_in_flux
         if full and not isinstance(outcome, Failed):
             # a chmod or a symbolic link's target causes no event; a tag that appears always does
             told = expected or self.hints != self._hints_before
             surprised = not told and isinstance(outcome, Published) and bool(outcome.changes.added)
-            self.watch.compare(directories=self.world.scanner.directories, surprised=surprised)
+            self.watch.compare(directories=self.mirror.scanner.directories, surprised=surprised)
         self.reporter.watch = self.watch.state
         self.reporter.watch_mode = self.watch.mode
-        self.reporter.store = self.world.store.place if self.world.store else None
-        self.reporter.reader = self.world.scanner.reader
+        self.reporter.store = self.mirror.store.place if self.mirror.store else None
+        self.reporter.reader = self.mirror.scanner.reader
         return outcome
 
     def _follow_nginx(self) -> None:
         """Look again as soon as the master of nginx ends that reads what we publish: if that ends an
         upgrade, the one before answers again, with what it has read long ago."""
         with contextlib.suppress(NotRunningError):
-            master = find_master(self.world.site.reloading)
+            master = find_master(self.mirror.publisher.reloading)
             if master not in self.watched:
                 self.watched.add(master)
                 call_when_ended(master, self.look_again)
@@ -103,7 +109,7 @@ class Keeper:
     def asked(self) -> bool:
         """Whether there are requests that no pass has seen. One that stays until it can be granted is no
         news."""
-        before, self._requests = self._requests, left(self.world.state)
+        before, self._requests = self._requests, left(self.mirror.publisher.state)
         return not self._requests <= before
 
 
@@ -121,6 +127,7 @@ class Lasting:
 def build(
     settings: Settings,
     site: Site,
+    reloading: Reloading,
     *,
     reader: Reader,
     worker_user: Callable[[], Reader | None],
@@ -142,7 +149,7 @@ def build(
     if reader == ANYBODY and last is not None and not own_nginx:
         reader = Reader(last.reader[0], frozenset(last.reader[1]))  # until nginx runs, and can be asked
 
-    def open_store(trusting: bool) -> Store:  # noqa: FBT001 - the world's one question
+    def open_store(trusting: bool) -> Store:  # noqa: FBT001 - the one question
         chosen = place.choose(
             root=settings.root,
             state=settings.state,
@@ -157,10 +164,10 @@ def build(
         if settings.verify == "new":
             new = Hasher(settings.root, _hinter(inbox), progress=pulse)
             hasher = lasting.hashers.setdefault(settings.root, new)
-        return Store(chosen, settings.root, hasher=hasher, trusting=trusting, progress=pulse)
+        prover = Prover(hasher, chosen.path, pulse, trusting)
+        return Store(chosen, settings.root, prover, progress=pulse)
 
-    world = World(
-        state=state,
+    mirror = Mirror(
         scanner=Scanner(
             settings.root,
             reader=reader,
@@ -168,21 +175,24 @@ def build(
             prefix=settings.name_prefix,
             progress=pulse,
         ),
-        open_store=open_store,
-        generations=Generations(state.nginx),
-        site=site,
+        publisher=Publisher(
+            state,
+            Generations(state.nginx),
+            site,
+            reloading,
+            initial=(initial().id, initial().files),
+            took=lasting.tally.reload.took,
+        ),
+        host=Host(open_store, worker_user),
+        render=partial(render, list_repositories=settings.catalog, mirrors=_mirrors(settings)),
         policy=Policy(
             prefix=settings.name_prefix,
             grace_seconds=settings.grace_seconds,
             hold_seconds=0 if own_nginx else settings.hold_seconds,
         ),
-        list_repositories=settings.catalog,
-        mirrors=_mirrors(settings),
-        progress=pulse,
-        worker_user=worker_user,
         tally=lasting.tally,
     )
-    damaged = recall(world)
+    damaged = mirror.recall()
     if damaged:
         log.warning("%s", damaged)
     reporter = Reporter(
@@ -208,7 +218,7 @@ def build(
         put()
 
     watch = Watch(settings.root, hint, events=settings.watch != "poll", progress=pulse)
-    keeper = Keeper(world, watch, reporter, rhythm, look_again=put, watched=lasting.masters)
+    keeper = Keeper(mirror, watch, reporter, rhythm, look_again=put, watched=lasting.masters)
     return keeper
 
 
@@ -248,7 +258,7 @@ def keep(
 
     def report(outcome: Outcome) -> float:
         nonlocal passes
-        again_at = now.reporter.report(outcome)
+        again_at = now.reporter.report(outcome, now.mirror.found)
         passes = (passes + 1) % _PASSES_PER_COLLECTION
         collect(everything=passes == 0)
         return again_at
@@ -263,7 +273,7 @@ def keep(
         tend=tend,
         asked=lambda: now.asked(),
     )
-    if keeper.world.confirmed:  # what the last daemon published is whole, and as good as a pass
+    if keeper.mirror.publisher.is_confirmed:  # what the last daemon published is whole, and as good as a pass
         notifier.ready("serving what was published last; looking at the tree")
     threading.excepthook = lambda arguments: _watcher_died(arguments, inbox)
     give_back()

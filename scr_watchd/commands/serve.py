@@ -16,7 +16,6 @@ from scr_watchd.commands.places import closed_to_others, make_state
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site
 from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.errors import ConfigurationError, ScrWatchdError
@@ -24,6 +23,7 @@ from scr_watchd.files import ANYBODY, Reader, me
 from scr_watchd.publish import nginx, place
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.server import Address, Server
+from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, locked
 from scr_watchd.settings import NAMES, Settings, show
 from scr_watchd.words import shell
@@ -98,7 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
         def made(now: Settings, judge: Judge) -> Keeper:
             keeper = build(
                 now,
-                _site(now, program, server),
+                # all of it but the generation is ours
+                Site(program, None, now.nginx_test_seconds, pulse),
+                _reloading(now, server),
                 reader=_reader(),
                 worker_user=lambda: None,
                 own_nginx=True,
@@ -187,19 +189,14 @@ def _free(wish: Address | None) -> Address:
     )
 
 
-def _site(settings: Settings, program: nginx.Nginx, server: Server) -> Site:
-    return Site(
-        nginx=program,
-        config=None,  # all of it but the generation is ours
-        reloading=Reloading(
-            way="signal",
-            pid_file=server.mended_pid_file,
-            command=(),
-            question=None,
-            by_process=True,
-            seconds=settings.confirm_seconds,
-        ),
-        test_seconds=settings.nginx_test_seconds,
+def _reloading(settings: Settings, server: Server) -> Reloading:
+    return Reloading(
+        way="signal",
+        pid_file=server.mended_pid_file,
+        command=(),
+        question=None,
+        by_process=True,
+        seconds=settings.confirm_seconds,
     )
 
 

@@ -1,6 +1,12 @@
-"""Is this a removal, or a disk that is not mounted? Pure: time comes in as a number."""
+"""Is this a removal, or a disk that is not mounted?"""
 
-from scr_watchd.files import FileId
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scr_watchd.files import FileId, mounts_around
 
 _FEW = 10
 
@@ -22,7 +28,7 @@ def held_since(
     now: float,
     hold_seconds: float,
 ) -> float | None:
-    """Since when removals are held, or ``None`` if they are not.
+    """Since when removals are held, or ``None`` if they are not. Pure.
 
     ``vanished`` of ``tags`` published tags are no longer in the tree. They are held if they are more than
     half of at least ten, or, where the root or its mounts ``moved``, whatever their number; until all of
@@ -34,3 +40,34 @@ def held_since(
     if since is not None:
         return min(since, now) if held_for < hold_seconds else None
     return now if moved or (tags >= _FEW and 2 * vanished > tags) else None
+
+
+@dataclass(slots=True)
+class Guard:
+    """What this process has seen of mounts around the root, and of time. ``has_moved`` until a pass came to
+    its end."""
+
+    has_moved: bool = False
+    _mounts: frozenset[tuple[str, str]] | None = None
+    _began: float | None = None
+
+    @contextmanager
+    def watching(self, root: Path) -> Iterator[None]:
+        """While the tree is looked at, nothing may be mounted or unmounted around it, nor since the last
+        time."""
+        before = mounts_around(root)
+        yield
+        self.has_moved |= len({self._mounts or before, before, mounts_around(root)}) > 1
+        self._mounts = before
+
+    @property
+    def held_for(self) -> float:
+        """For how long (seconds) removals have been held, as far as this process has seen."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def hold(self, since: float | None) -> None:
+        """Removals are held since then, or not."""
+        if since is None:
+            self._began = None
+        elif self._began is None:
+            self._began = time.monotonic()

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from scr_watchd.images.sparse import Unripe
-from scr_watchd.oci.catalog import Catalog, Problem, Reference
-from scr_watchd.oci.names import Digest
+from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +16,8 @@ class Found:
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
     their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``sparse`` are the tags
     that are served without all of their platforms, and which they have; ``unripe`` those that are not yet.
-    ``renamed`` are the old and new names of images whose layout has several repositories now.
-    ``advice`` is for the site's configuration, and there only when that was read anew."""
+    ``renamed`` are the old and new names of images whose layout has several repositories now. ``advice`` is
+    for the site's configuration."""
 
     repositories: int = 0
     tags: int = 0
@@ -42,74 +41,10 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What a new generation does to the tags, by reference and new (or last) digest."""
-
-    added: Mapping[Reference, Digest]
-    replaced: Mapping[Reference, Digest]
-    removed: Mapping[Reference, Digest]
-
-    @classmethod
-    def between(cls, before: Catalog, after: Catalog) -> "Changes":
-        was = {each.name: each for each in before.repositories}
-        now = {each.name: each for each in after.repositories}
-        differ = sorted(name for name in was.keys() | now.keys() if was.get(name) is not now.get(name))
-        old = {
-            (name, tag): digest for name in differ if name in was for tag, digest in was[name].tags.items()
-        }
-        new = {
-            (name, tag): digest for name in differ if name in now for tag, digest in now[name].tags.items()
-        }
-        return cls(
-            added={tag: digest for tag, digest in new.items() if tag not in old},
-            replaced={tag: digest for tag, digest in new.items() if old.get(tag, digest) != digest},
-            removed={tag: digest for tag, digest in old.items() if tag not in new},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """nginx answers from ``generation``; ``unproven`` says why that is only assumed."""
-
-    found: Found
-    generation: str
-    changes: Changes
-    unproven: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Unchanged:
     """nginx answers from the right generation already."""
 
-    found: Found
     generation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """nginx refuses a configuration, so the last generation stays. ``whose`` is at fault."""
-
-    found: Found
-    whose: Literal["ours", "the site's"]
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unconfirmed:
-    """``generation`` is what nginx will read next, and it has not been seen to."""
-
-    found: Found
-    generation: str
-    changes: Changes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """There is something to publish, and it is better done a little later."""
-
-    found: Found
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +54,4 @@ class Failed:
     reason: str
 
 
-Outcome = Published | Unchanged | Rejected | Unconfirmed | Waiting | Failed
+Outcome = Published | Unchanged | Rejected | Unconfirmed | Deferred | Failed

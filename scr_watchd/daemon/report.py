@@ -18,21 +18,12 @@ from scr_watchd.daemon import metrics, notices
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.notices import name, platforms, serving
-from scr_watchd.daemon.outcome import (
-    Changes,
-    Failed,
-    Found,
-    Outcome,
-    Published,
-    Rejected,
-    Unchanged,
-    Unconfirmed,
-    Waiting,
-)
+from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.status import ProblemStatus, Status, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.words import printable
 
@@ -83,12 +74,12 @@ class Reporter:
     _ages: dict[Problem, float] = field(default_factory=dict)
     _told: set[Problem] = field(default_factory=set)
 
-    def report(self, outcome: Outcome, *, now: float | None = None) -> float:
-        """Say what is new in ``outcome``; return when (monotonic, like ``now``) another pass would
-        tell more."""
+    def report(self, outcome: Outcome, found: Found, *, now: float | None = None) -> float:
+        """Say what is new in ``outcome`` of a pass, and in what it ``found``; return when (monotonic, like
+        ``now``) another pass would tell more."""
         now = time.monotonic() if now is None else now
         match outcome:
-            case Published(found, generation, changes, unproven):
+            case Published(generation, changes, unproven):
                 self._images(changes, found)
                 if unproven:
                     self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
@@ -99,19 +90,19 @@ class Reporter:
                 self._write(
                     "published", serving(found), found, **served, confirmed_at=clock, changed_at=clock
                 )
-            case Unchanged(found, generation):
+            case Unchanged(generation):
                 self._say(logging.INFO, "")
                 if self._first:
                     self._images(Changes({}, {}, {}), found)
                 self._write("unchanged", serving(found), found, **_served(found, generation, confirmed=True))
-            case Unconfirmed(found, generation, _, reason):
+            case Unconfirmed(generation, _, reason):
                 line = f"generation {generation} is not confirmed: {reason}"
                 self._say(logging.WARNING, line)
                 self._write("unconfirmed", line, found, **_served(found, generation, confirmed=False))
-            case Waiting(found, reason):
+            case Deferred(reason):
                 self._say(logging.INFO, f"publishing waits: {reason}")
                 self._write("waiting", f"publishing waits: {reason}", found)
-            case Rejected(found, whose, words):
+            case Rejected(whose, words):
                 line = f"nginx refuses {whose} configuration, so the last generation stays: {words}"
                 remedy = (
                     "Repair that file; scr-watchd goes on by itself then"
@@ -127,16 +118,16 @@ class Reporter:
         self._measure(now)
         if isinstance(outcome, Failed):
             return math.inf
-        if outcome.found.advice not in ("", self._advised):
-            self._advised = outcome.found.advice
+        if found.advice not in ("", self._advised):
+            self._advised = found.advice
             log.info("%s", self._advised)
-        for line in notices.renames(outcome.found, self._renamed):
+        for line in notices.renames(found, self._renamed):
             log.warning("%s", line)
-        self._renamed = set(outcome.found.renamed)
-        self._holding(outcome.found)
-        self._pinning(outcome.found, now)
-        again = now + max(0.0, outcome.found.look_again_at - time.time())
-        return min(again, self._problems(outcome.found.problems, now))
+        self._renamed = set(found.renamed)
+        self._holding(found)
+        self._pinning(found, now)
+        again = now + max(0.0, found.look_again_at - time.time())
+        return min(again, self._problems(found.problems, now))
 
     # -- lines -------------------------------------------------------------------------------------
 

@@ -1,14 +1,13 @@
 """From what is in the tree, and what was published before, to what is to be served. Pure."""
 
+import enum
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from scr_watchd.daemon.guard import held_since, is_another
-from scr_watchd.files import FileId
+from scr_watchd.daemon.guard import held_since
 from scr_watchd.images.bounds import Unlisted, within_bounds
-from scr_watchd.images.scan import Scan
+from scr_watchd.images.tree import RepositoryImages
 from scr_watchd.oci.catalog import (
     Catalog,
     CatalogBuilder,
@@ -18,150 +17,153 @@ from scr_watchd.oci.catalog import (
     Referrer,
     Repository,
     by_repository,
-    former_names,
 )
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
-Leaving = Mapping[tuple[RepositoryName, Digest], float]
 _Tagged = tuple[RepositoryName, Tag, Digest]
 _NONE: frozenset[Digest] = frozenset()
 
 
-class Plain(NamedTuple):
-    """A repository of nothing but images of the tree, those images, and which of them no list has."""
+class Standing(enum.Enum):
+    """What a tag can be in a pass. The scan decides on the first four, linking on the fifth.
 
-    images: list[Image]
-    repository: Repository
-    unlisted: frozenset[Digest]
+    A published tag that is there, and not COMPLETE in the store, stays *pinned* as it was, as long as the
+    store has all of it; one BEYOND a bound goes. One that VANISHED goes, unless the guard *holds* it: it
+    counts these, and no others. What goes is *expiring*: in no list, and there by digest for its grace.
+    """
+
+    COMPLETE = "it is in the tree and in the store"
+    UNFINISHED = "its directory is there without a complete image"
+    HIDDEN = "it lies where nobody can look"
+    BEYOND = "it is complete, and a bound leaves no room for it"
+    UNLINKED = "it is complete, and changed since, or its bytes wait to be hashed"
+    VANISHED = "its directory is gone"
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What was published last, and what was noted about it; times are seconds since 1970. What is the
-    same as in ``plain``, which the last answer brought, need not be looked at again."""
+class Offer:
+    """What there is of a repository: what the tree has, the ``images`` of that which are in the store, what
+    was ``published``, and since when (seconds since 1970) manifests of it are ``leaving``."""
 
-    catalog: Catalog
-    leaving: Leaving
-    held_since: float | None
-    root: FileId
-    plain: Mapping[str, Plain] = field(default_factory=dict)
+    found: RepositoryImages
+    images: tuple[Image, ...] = ()
+    published: Repository | None = None
+    leaving: Mapping[Digest, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What to serve of a repository, the very object of before if it is the same. ``images`` are all that
+    the store must have, of which those ``only_stored`` stay for a while although the tree has them not."""
+
+    repository: Repository | None = None
+    images: tuple[Image, ...] = ()
+    only_stored: tuple[Image, ...] = ()
+    leaving: Mapping[Digest, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``prefix`` goes before every repository name. What was replaced or removed stays reachable by
-    digest for ``grace_seconds``; what left before ``pruned`` does not. ``hold_seconds`` of 0, and
-    ``accepted``, let removals pass, and so does a hold that has lasted (``held_for``) as long. The mounts
-    around the root may have ``moved``."""
+    digest for ``grace_seconds``; what left before ``pruned`` does not. Removals are held for
+    ``hold_seconds``; with 0, or where they are ``accepted``, they pass."""
 
     prefix: str = ""
     grace_seconds: float = 0
     hold_seconds: float = 0
     pruned: float = -math.inf
     accepted: bool = False
-    held_for: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the guard goes by: how many ``tags`` are published, whether the root or the mounts around it
+    ``moved``, ``since`` when (seconds since 1970) removals are held, and ``held_for`` how long that is, by
+    a clock that nobody sets."""
+
+    tags: int = 0
     moved: bool = False
+    since: float | None = None
+    held_for: float = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """``served`` is all of it: the images of the tree, and those that stay for a while. ``until`` is
-    when the answer changes by itself."""
+    """What to serve of each repository, and which tags that the tree has not stay. ``until`` is when the
+    answer changes by itself."""
 
-    catalog: Catalog
-    served: tuple[Image, ...]
+    served: Mapping[RepositoryName, Served]
     pinned: tuple[Reference, ...]
     held: tuple[Reference, ...]
     held_since: float | None
-    leaving: Leaving
     until: float
-    plain: Mapping[str, Plain]
-
-    @property
-    def only_stored(self) -> tuple[Image, ...]:
-        """What is served and not in the tree."""
-        return tuple(image for image in self.served if not image.path)
 
 
 def resolve(
-    scan: Scan,
-    images: tuple[Image, ...],
-    before: Before,
+    offers: Mapping[RepositoryName, Offer],
+    holding: Holding,
     *,
+    hidden: Iterable[str] = (),
+    is_renamed: Callable[[RepositoryName, Tag, Digest], bool] = lambda *_: False,
     stored: StoredImage,
     policy: Policy,
     now: float,
 ) -> Resolved:
-    """What to serve, given the ``images`` of ``scan`` that are in the store.
-
-    A published tag whose directory is there without a complete image is being copied, or was broken;
-    one below a directory that cannot be looked into may be anything; one that was scanned and is not
-    among ``images`` changed, or waits to be checked. Each is *pinned*: it stays as it was, as long as
-    ``stored`` has all of it. A tag whose directory is gone is gone, unless the guard *holds* it. What
-    is gone leaves every list at once, and can be pulled by digest for the grace period.
-    """
-    groups = by_repository(images)
-    same = _same(groups, before, scan.unlisted)
-    looked_at = [image for name, group in groups.items() if name not in same for image in group]
-    repositories = [each for each in before.catalog.repositories if each.name not in same]
-    pinned, vanished = _missing(scan, looked_at, repositories, policy.prefix)
+    """What to serve of the repositories of which something changed, or may change by itself; ``hidden`` are
+    directories of the tree that cannot be looked into (see ``Tree``). What ``is_renamed`` did not vanish."""
+    pinned, gone = _missing(offers, tuple(hidden), policy.prefix)
+    vanished = [each for each in gone if not is_renamed(*each)]
     since = held_since(
-        tags=sum(len(repository.tags) for repository in before.catalog.repositories),
+        tags=holding.tags,
         vanished=len(vanished),
-        moved=policy.moved or is_another(scan.root, before.root),
-        since=before.held_since,
-        held_for=policy.held_for,
+        moved=holding.moved,
+        since=holding.since,
+        held_for=holding.held_for,
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
-    whole = _whole(before.catalog, stored)
     # while removals are held the store may lie on the disk that is away: then its word counts for
-    # nothing, and all stays in the catalog, so that all is there again with the disk
-    find = whole if since is None else _known(before.catalog, whole)
+    # nothing, and all stays as published, so that all is there again with the disk
+    whole = _whole(offers, stored)
+    find = whole if since is None else _known(offers, whole)
     pins = _stored(pinned, find)
     holds = _stored(vanished, find) if since is not None else ()
     # what stays has bounds of its own: what others drop takes nothing from it, nor it from them
     bounded = within_bounds((*pins, *holds))
-    staying, unlisted = set(map(id, bounded.images)), _united(scan.unlisted, bounded.unlisted)
+    staying = set(map(id, bounded.images))
+    unlisted = _united({name: each.found.unlisted for name, each in offers.items()}, bounded.unlisted)
     pins, holds = (tuple(each for each in some if id(each) in staying) for some in (pins, holds))
-    present = (*looked_at, *pins, *holds)
-    leaving = _leaving(present, repositories, before.leaving, policy, now)
-    going = {key: image for key in leaving if (image := find(key[0], None, key[1])) is not None}
+    present = (*(image for each in offers.values() for image in each.images), *pins, *holds)
+    left = _leaving(present, offers, policy, now)
+    going = {key: image for key in left if (image := find(key[0], None, key[1])) is not None}
     leaves = set(map(id, within_bounds(going.values()).images))
     going = {key: image for key, image in going.items() if id(image) in leaves}
-    ends = [_end(left, policy.grace_seconds) for key, left in leaving.items() if key in going]
+    ends = [_end(left[key], policy.grace_seconds) for key in going]
     if since is not None:
-        ends.append(now + policy.hold_seconds - policy.held_for)
-    made = catalog_of(present, going.values(), unlisted).repositories
-    beside = {image.repository for image in (*pins, *holds, *going.values())}
-    new: dict[str, Plain] = {
-        each.name: Plain(groups[each.name], each, scan.unlisted.get(each.name, _NONE))
-        for each in made
-        if each.name not in beside
-    }
+        ends.append(now + policy.hold_seconds - holding.held_for)
+    made = {each.name: each for each in catalog_of(present, going.values(), unlisted).repositories}
+    only_stored = by_repository((*pins, *holds, *going.values()))
+    leaving: dict[RepositoryName, dict[Digest, float]] = {}
+    for name, digest in going:
+        leaving.setdefault(name, {})[digest] = left[name, digest]
     return Resolved(
-        catalog=Catalog(tuple(sorted((*same.values(), *made), key=lambda each: each.name))),
-        served=(*images, *pins, *holds, *going.values()),
+        served={
+            name: _served(offer, made.get(name), only_stored.get(name, []), leaving.get(name, {}))
+            for name, offer in offers.items()
+        },
         pinned=_references(pins),
         held=_references(holds),
         held_since=since,
-        leaving={key: leaving[key] for key in going},
         until=min(ends, default=math.inf),
-        plain={**{name: before.plain[name] for name in same}, **new},
     )
 
 
-def _same(groups: Mapping[str, list[Image]], before: Before, unlisted: Unlisted) -> dict[str, Repository]:
-    """The repositories that were plain and are made of the same images again."""
-    found: dict[str, Repository] = {}
-    for each in before.catalog.repositories:
-        known = before.plain.get(each.name)
-        if known is None or known.repository is not each:
-            continue
-        if known.images == groups.get(each.name) and known.unlisted == unlisted.get(each.name, _NONE):
-            found[each.name] = each
-    return found
+def _served(
+    offer: Offer, made: Repository | None, staying: list[Image], leaving: Mapping[Digest, float]
+) -> Served:
+    repository = offer.published if made == offer.published else made
+    return Served(repository, (*offer.images, *staying), tuple(staying), leaving)
 
 
 def _united(one: Unlisted, other: Unlisted) -> Unlisted:
@@ -190,63 +192,63 @@ def catalog_of(
 
 
 def _missing(
-    scan: Scan, images: Iterable[Image], before: Iterable[Repository], prefix: str
+    offers: Mapping[RepositoryName, Offer], hidden: tuple[str, ...], prefix: str
 ) -> tuple[list[_Tagged], list[_Tagged]]:
-    """The published tags that are not among ``images``: those to pin, and those that are gone."""
-    present: dict[RepositoryName, set[Tag | None]] = {}
-    for image in images:
-        present.setdefault(image.repository, set()).add(image.tag)
-    missing = [
-        (repository.name, tag, repository.tags[tag])
-        for repository in before
-        for tag in sorted(repository.tags.keys() - present.get(repository.name, set()))
-    ]
-    if not missing:
-        return [], []
-    renamed = former_names(scan.images)
-    of_layouts = {(each.repository, each.tag, each.digest) for each in scan.images if each.is_in_layout}
-    there = scan.unfinished | {(image.repository, image.tag) for image in scan.images}
+    """The published tags that are to be pinned, and those that are gone."""
     pinned: list[_Tagged] = []
     vanished: list[_Tagged] = []
-    for name, tag, digest in missing:
-        if (name, tag) in scan.beyond:
-            continue  # neither: it is there, and has no room any more
-        if (name, tag, digest) in renamed or any((each, tag, digest) in of_layouts for each in _above(name)):
-            continue  # it is there by another name: its layout came to have several repositories, or one
-        stays = (name, tag) in there or _is_hidden(name.removeprefix(prefix), tag, scan.hidden)
-        (pinned if stays else vanished).append((name, tag, digest))
+    for name, offer in offers.items():
+        tags = offer.published.tags if offer.published is not None else {}
+        missing = tags.keys() - {image.tag for image in offer.images}
+        there = {image.tag for image in offer.found.images} if missing else set()
+        for tag in sorted(missing):
+            match _standing(tag, offer.found, there, hidden, prefix):
+                case Standing.VANISHED:
+                    vanished.append((name, tag, tags[tag]))
+                case Standing.UNFINISHED | Standing.HIDDEN | Standing.UNLINKED:
+                    pinned.append((name, tag, tags[tag]))
+                case Standing.BEYOND | Standing.COMPLETE:
+                    pass
     return pinned, vanished
 
 
-def _above(name: str) -> Iterator[RepositoryName]:
-    """``a/b`` and ``a`` of ``a/b/c``."""
-    while name := name.rpartition("/")[0]:
-        yield RepositoryName(name)
+def _standing(
+    tag: Tag, found: RepositoryImages, there: set[Tag | None], hidden: tuple[str, ...], prefix: str
+) -> Standing:
+    """Of a published tag that is not in the store as the tree has it; ``there`` are complete in the tree."""
+    if tag in found.beyond:
+        return Standing.BEYOND
+    if tag in found.unfinished:
+        return Standing.UNFINISHED
+    if tag in there:
+        return Standing.UNLINKED
+    if _is_hidden(found.name.removeprefix(prefix), tag, hidden):
+        return Standing.HIDDEN
+    return Standing.VANISHED
 
 
-def _whole(catalog: Catalog, stored: StoredImage) -> StoredImage:
-    """Like ``stored``, but nothing where a child of an index is missing that ``catalog`` has: another that is
+def _whole(offers: Mapping[RepositoryName, Offer], stored: StoredImage) -> StoredImage:
+    """Like ``stored``, but nothing where a child of an index is missing that was published: another that is
     absent was never there."""
-    repositories = {each.name: each for each in catalog.repositories}
 
     def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         image = stored(name, tag, digest)
-        if image is None or not image.absent or name not in repositories:
+        published = offers[name].published
+        if image is None or not image.absent or published is None:
             return image
-        lost = repositories[name].pullable.keys() & {each.digest for each in image.absent}
-        return None if lost else image
+        return None if published.pullable.keys() & {each.digest for each in image.absent} else image
 
     return find
 
 
-def _known(catalog: Catalog, stored: StoredImage) -> StoredImage:
-    """Like ``stored``, but where that has nothing an image as far as ``catalog`` knows it."""
-    repositories = {each.name: each for each in catalog.repositories}
+def _known(offers: Mapping[RepositoryName, Offer], stored: StoredImage) -> StoredImage:
+    """Like ``stored``, but where that has nothing an image as far as it was published."""
 
     def find(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         image = stored(name, tag, digest)
-        if image is None and name in repositories and digest in repositories[name].pullable:
-            image = Image("", name, tag, (_known_manifest(repositories[name], digest),), ())
+        published = offers[name].published
+        if image is None and published is not None and digest in published.pullable:
+            image = Image("", name, tag, (_known_manifest(published, digest),), ())
         return image
 
     return find
@@ -264,19 +266,19 @@ def _stored(tagged: Iterable[_Tagged], stored: StoredImage) -> tuple[Image, ...]
 
 
 def _leaving(
-    present: Iterable[Image], before: Iterable[Repository], known: Leaving, policy: Policy, now: float
-) -> Leaving:
+    present: Iterable[Image], offers: Mapping[RepositoryName, Offer], policy: Policy, now: float
+) -> dict[tuple[RepositoryName, Digest], float]:
     """When each manifest left that was published, is not ``present``, and has grace left."""
     kept: dict[RepositoryName, set[Digest]] = {}
     for image in present:
         kept.setdefault(image.repository, set()).update(manifest.digest for manifest in image.manifests)
     leaving = {}
-    for repository in before:
-        for digest in sorted(repository.pullable.keys() - kept.get(repository.name, set())):
-            key = repository.name, digest
-            left = min(known.get(key, now), now)  # a clock may have been set back
+    for name, offer in offers.items():
+        pullable = offer.published.pullable if offer.published is not None else {}
+        for digest in sorted(pullable.keys() - kept.get(name, set())):
+            left = min(offer.leaving.get(digest, now), now)  # a clock may have been set back
             if left >= policy.pruned and now < _end(left, policy.grace_seconds):
-                leaving[key] = left
+                leaving[name, digest] = left
     return leaving
 
 

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 from scr_watchd.daemon.debounce import Debounce
-from scr_watchd.daemon.outcome import Failed, Outcome, Published, Rejected, Unchanged, Unconfirmed, Waiting
+from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
+from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Timetable:
                 self.earliest = now + self.rhythm.min_reload_seconds
             case Unchanged():
                 self.earliest = -math.inf
-            case Rejected() | Failed() | Unconfirmed() | Waiting():
+            case Rejected() | Failed() | Unconfirmed() | Deferred():
                 # whoever repairs something changes no image, so no event tells of it
                 self.earliest = now + self.rhythm.min_reload_seconds
                 self.light_at = now + max(self.rhythm.poll_seconds, 10 * cpu)

@@ -2,20 +2,23 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scr_watchd.files import NotRegularError, Reader, read_regular
 from scr_watchd.images.mistakes import is_archive, not_json, unpacked
 from scr_watchd.images.moves import LAYOUT, has_others
 from scr_watchd.images.reference import RefusedError
-from scr_watchd.oci.catalog import ManifestFile
+from scr_watchd.oci.catalog import Image, ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, Manifest, ManifestError, foreign, parse
-from scr_watchd.oci.names import Digest
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.words import copy_again, printable, shell
 
 MANIFEST = "manifest.json"
+_LARGE_BYTES = 1 << 20
+_MANIFESTS_BYTES = 4 * MANIFEST_BYTES  # of one image, with all that its indexes name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +88,49 @@ class Contents:
     platforms: tuple[str, ...]
     absent: tuple[Descriptor, ...]
 
+    def image(
+        self,
+        path: str,
+        repository: RepositoryName,
+        tag: Tag | None,
+        *,
+        files: int = 0,
+        owner: int,
+        link: str = "",
+        below: str = "",
+    ) -> Image:
+        return Image(
+            path,
+            repository,
+            tag,
+            self.manifests,
+            self.blobs,
+            files,
+            owner,
+            link,
+            self.platforms,
+            self.absent,
+            below,
+        )
+
 
 def examine(
-    content: Content, first: str, *, reader: Reader, digest: Digest | None = None, size: int | None = None
+    content: Content,
+    first: str,
+    *,
+    reader: Reader,
+    digest: Digest | None = None,
+    size: int | None = None,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> Contents:
     """The manifests, the image's own first, and the blobs of the image whose manifest is ``first``.
 
     Raises ``RefusedError`` unless every manifest and blob is a regular file of exactly the declared size
     that ``reader`` may read, and every manifest has its digest (and the first one ``digest`` and
-    ``size``). Of the children of an index one must be there; others may be absent.
+    ``size``). Of the children of an index one must be there; others may be absent. ``spend`` is told the size
+    of each manifest before it is read, and may raise it too.
     """
-    return _Examination(content, reader).image(first, digest, size)
+    return _Examination(content, reader, spend).image(first, digest, size)
 
 
 def last_change(*directories: int) -> int:
@@ -112,7 +147,8 @@ def last_change(*directories: int) -> int:
 
 
 class _Examination:
-    def __init__(self, content: Content, reader: Reader) -> None:
+    def __init__(self, content: Content, reader: Reader, spend: Callable[[int], None]) -> None:
+        self._spend = spend
         self._content = content
         self._reader = reader
         self._manifests: dict[Digest, ManifestFile] = {}
@@ -121,6 +157,7 @@ class _Examination:
         self._blobs: dict[Digest, Descriptor] = {}
         self._platforms: list[str] = []
         self._absent: list[Descriptor] = []
+        self._read_bytes = 0
 
     def image(self, first: str, expected: Digest | None, size: int | None) -> Contents:
         if size is not None and expected is not None:
@@ -239,6 +276,13 @@ class _Examination:
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{file} is {kind(status)}, not a regular file", self._repeat(file))
         self._permit(file, status)
+        self._read_bytes += status.st_size
+        if self._read_bytes > _MANIFESTS_BYTES:
+            raise RefusedError(
+                f"its manifests have more than {_MANIFESTS_BYTES >> 20} MiB together",
+                "Make it smaller",
+            )
+        self._spend(status.st_size)
         try:
             raw, _ = read_regular(file, within=shelf.descriptor, limit=MANIFEST_BYTES)
         except NotRegularError as error:
@@ -249,7 +293,7 @@ class _Examination:
 
     def _parse(self, file: str, raw: bytes) -> Manifest:
         try:
-            return parse(raw)
+            return _parse_large(raw) if len(raw) > _LARGE_BYTES else parse(raw)
         except ManifestError as error:
             if is_archive(raw):
                 raise unpacked(self._content.path) from error
@@ -263,6 +307,9 @@ class _Examination:
     def _repeat(self, file: str = "", algorithm: str = "sha256") -> str:
         at_fault = f"blobs/{algorithm}/{file}" if file else ""
         return f"Wait for the copy to end, or repeat it: {self._content.copy(instead_of=at_fault)}"
+
+
+_parse_large = lru_cache(maxsize=1)(parse)  # whoever links one into many tags has it parsed once
 
 
 def permit(path: str) -> str:

@@ -156,7 +156,14 @@ class Layout:
                     found[algorithm] = Shelf.of(shelf)
             yield found
 
-    def look(self, shelves: Mapping[str, Shelf], *, reader: Reader, progress: Callable[[], None]) -> Found:
+    def look(
+        self,
+        shelves: Mapping[str, Shelf],
+        *,
+        reader: Reader,
+        progress: Callable[[], None],
+        spend: Callable[[int], None] = lambda _: None,
+    ) -> Found:
         """At every image. Raises ``RefusedError`` if what it holds, or which of it is meant, is unknown."""
         found = Found()
         made = self._names(found)
@@ -166,7 +173,7 @@ class Layout:
             for each in every:
                 progress()
                 try:
-                    images.append(self._image(each, shelves, reader))
+                    images.append(self._image(each, shelves, reader, spend))
                 except RefusedError as refused:
                     found.refused.append((self._place(each), refused))
                     if each.tag is not None:
@@ -266,26 +273,19 @@ class Layout:
 
     # -- images --------------------------------------------------------------------------------------
 
-    def _image(self, named: Named, shelves: Mapping[str, Shelf], reader: Reader) -> Image:
+    def _image(
+        self, named: Named, shelves: Mapping[str, Shelf], reader: Reader, spend: Callable[[int], None]
+    ) -> Image:
         entry = named.entry
+        file, size = entry.digest.hex, entry.size
         content = Content(self._path, self._skopeo(named), shelves, is_layout=True)
         try:
-            found = examine(content, entry.digest.hex, reader=reader, digest=entry.digest, size=entry.size)
+            found = examine(content, file, reader=reader, digest=entry.digest, size=size, spend=spend)
         except OSError as error:
             raise RefusedError(
                 f"manifest {entry.digest}, or one below it, cannot be read: {error.strerror}", self._again()
             ) from error
-        image = Image(
-            self._real,
-            named.repository,
-            named.tag,
-            found.manifests,
-            found.blobs,
-            owner=self._owner,
-            platforms=found.platforms,
-            absent=found.absent,
-            below=named.below,
-        )
+        image = found.image(self._real, named.repository, named.tag, owner=self._owner, below=named.below)
         return replace(image, files=fingerprint(image, shelves))
 
     def _demand_open(self, where: str, reader: Reader) -> bool:

@@ -73,9 +73,10 @@ class Image:
     form, which has the files in itself, or an OCI layout, which may have many images. ``tag`` is ``None``
     for an image that is reachable by digest only. The first of ``manifests`` is the image's own,
     the others are the children of an index. ``files`` changes whenever one of its files does, even if
-    it says the same. ``owner`` is the user whose directory it is, or whose link that leads to it.
-    ``below`` is the part of the repository's name that a layout of several repositories gives it.
-    ``platforms`` are those of an index that are there, and ``absent`` those that are not, by design.
+    it says the same. ``owner`` is the user whose directory it is, or whose ``link`` that leads to it: a
+    path like ``path``, empty if there is none. ``below`` is the part of the repository's name that a layout
+    of several repositories gives it. ``platforms`` are those of an index that are there, and ``absent``
+    those that are not, by design.
     """
 
     path: str
@@ -85,6 +86,7 @@ class Image:
     blobs: tuple[Descriptor, ...]
     files: int = 0
     owner: int = 0
+    link: str = ""
     platforms: tuple[str, ...] = ()
     absent: tuple[Descriptor, ...] = ()
     below: str = ""
@@ -113,13 +115,14 @@ class Image:
 
     @property
     def place(self) -> str:
-        """What messages call its place, relative to the root. For one image of several in a layout it is
-        skopeo's ``LAYOUT:TAG``."""
+        """What messages call its place, relative to the root: a link by its own name. For one image of
+        several in a layout it is skopeo's ``LAYOUT:TAG``."""
+        path = self.link or self.path
         if self.below:
-            return f"{self.path}:{label(self.below, self.tag, self.digest)}"
-        if self.is_in_layout and self.tag is not None and ":" not in self.path.rpartition("/")[2]:
-            return f"{self.path}:{self.tag}"
-        return self.path
+            return f"{path}:{label(self.below, self.tag, self.digest)}"
+        if self.is_in_layout and self.tag is not None and ":" not in path.rpartition("/")[2]:
+            return f"{path}:{self.tag}"
+        return path
 
 
 def label(below: str, tag: Tag | None, digest: Digest) -> str:
@@ -141,9 +144,9 @@ def former_names(images: Iterable[Image]) -> dict[tuple[RepositoryName, Tag, Dig
     }
 
 
-def by_repository(images: Iterable[Image]) -> dict[str, list[Image]]:
+def by_repository(images: Iterable[Image]) -> dict[RepositoryName, list[Image]]:
     """``images`` in the same order, those of each repository for themselves."""
-    found: dict[str, list[Image]] = {}
+    found: dict[RepositoryName, list[Image]] = {}
     for image in images:
         found.setdefault(image.repository, []).append(image)
     return found

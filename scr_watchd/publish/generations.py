@@ -19,7 +19,6 @@ from scr_watchd.files import (
     make_inside,
     read_file,
     sync_directory,
-    write_atomically,
     write_synced,
 )
 
@@ -41,7 +40,7 @@ class Generations:
         self.current = directory / "current"
         self._state = directory.parent
         self._generations = directory / "generations"
-        self._written: dict[str, _Marks] = {}
+        self._intact: dict[str, _Marks] = {}
 
     def __contains__(self, generation: str) -> bool:
         return bool(generation) and (self._generations / generation).is_dir()
@@ -67,37 +66,31 @@ class Generations:
                 found[name] = read_file(path / name, limit=_FILE_BYTES)
         return found
 
-    def is_as_written(self, generation: str) -> bool:
-        """Whether nobody has touched the files of a generation since we wrote or compared them."""
-        return self._written.get(generation) == _marks(self._generations / generation)
+    def is_intact(self, generation: str) -> bool:
+        """Whether nobody has touched the files of a generation since we wrote it, or vouched for it."""
+        return self._intact.get(generation) == _marks(self._generations / generation)
+
+    def vouch(self, generation: str) -> None:
+        """The files of a generation are as they should be."""
+        self._intact[generation] = _marks(self._generations / generation)
 
     def stage(self, generation: str, files: Mapping[str, bytes]) -> Candidate:
         """Write a generation beside the current one, to survive a power cut from here on."""
         path = self._generations / generation
-        if path.is_dir():
-            self.repair(generation, files)
-        else:
-            new = self._generations / f".{generation}.new"
-            shutil.rmtree(new, ignore_errors=True)
-            make_inside(self._state, str(new.relative_to(self._state)))
-            for name, content in files.items():
-                write_synced(new / name, content)
-            sync_directory(new)
-            new.rename(path)
-            sync_directory(self._generations)
-            self._written[generation] = _marks(path)
+        new, old = (self._generations / f".{generation}.{what}" for what in ("new", "old"))
+        for former in (new, old):
+            shutil.rmtree(former, ignore_errors=True)
+        make_inside(self._state, str(new.relative_to(self._state)))
+        for name, content in files.items():
+            write_synced(new / name, content)
+        sync_directory(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        sync_directory(self._generations)
+        shutil.rmtree(old, ignore_errors=True)
+        self.vouch(generation)
         return Candidate(generation, path)
-
-    def repair(self, generation: str, files: Mapping[str, bytes]) -> bool:
-        """Make the files of a generation what they should be; whether any was not."""
-        if self.is_as_written(generation):
-            return False
-        path = self._generations / generation
-        damaged = [name for name, content in files.items() if not _holds(path / name, content)]
-        for name in damaged:
-            write_atomically(path / name, files[name])
-        self._written[generation] = _marks(path)
-        return bool(damaged)
 
     def switch(self, generation: str) -> None:
         """Make ``generation`` the one that nginx reads next.
@@ -116,7 +109,7 @@ class Generations:
     def discard(self, generation: str) -> None:
         """Remove a generation that is not current."""
         shutil.rmtree(self._generations / generation)
-        self._written.pop(generation, None)
+        self._intact.pop(generation, None)
 
     def prune(self, *, keep: frozenset[str]) -> None:
         """Remove every generation but the current one and those to ``keep``."""
@@ -135,10 +128,3 @@ def _marks(path: Path) -> _Marks:
     except OSError:
         return ()
     return tuple(sorted((name, each.st_ino, each.st_size, each.st_mtime_ns) for name, each in statuses))
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return read_file(path, limit=len(content)) == content
-    except OSError:
-        return False

@@ -1,17 +1,20 @@
 """Do the bytes of a blob have the digest that its name says? Small ones at once, others in a thread.
 
 A thread, because a blob may have many gigabytes and others must not wait for it. It reads and puts
-down its result; everything else is done by whoever asks again after ``wake``.
+down its result; everything else is done by whoever asks again after ``wake``. Owners of files take turns, so
+that what one drops, such as a sparse file of many terabytes, keeps nobody else waiting.
 """
 
 import os
 import stat
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from hashlib import new as new_hash
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from scr_watchd import threads
 from scr_watchd.files import open_directory
@@ -19,6 +22,7 @@ from scr_watchd.oci.names import Digest
 
 _BUFFER_BYTES = 256 * 1024
 _NICE = 10
+_TURN_SECONDS = 1.0
 
 Identity = tuple[int, int, int]
 """Inode, size and modification time in nanoseconds: what tells a file from what it was. Not the
@@ -35,12 +39,13 @@ _What = tuple[Identity, Digest]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``file`` of the directory ``path`` below a root is to have ``digest``."""
+    """``file`` of the directory ``path`` below a root is to have ``digest``. It belongs to ``uid``."""
 
     path: str
     file: str
     identity: Identity
     digest: Digest
+    uid: int = 0
 
 
 class Hasher:
@@ -57,7 +62,8 @@ class Hasher:
         self._root = root
         self._wake = wake
         self._progress = progress
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._jobs: dict[int, deque[Job]] = {}
+        """What is to be done, by the user whose it is; whose turn is next comes first."""
         self._done: SimpleQueue[tuple[_What, bool | None]] = SimpleQueue()
         self._owners: dict[_What, set[Owner]] = {}
         self._urgent: set[_What] = set()
@@ -90,6 +96,11 @@ class Hasher:
         return owners
 
     @property
+    def is_idle(self) -> bool:
+        """Whether all that was submitted is done, and told of."""
+        return not self._owners
+
+    @property
     def has_news(self) -> bool:
         return not self._done.empty()
 
@@ -102,52 +113,70 @@ class Hasher:
             self._owners[what].add(owner)
         else:
             self._owners[what] = {owner}
-            self._jobs.put(job)
+            with self._turn:
+                self._jobs.setdefault(job.uid, deque()).append(job)
         self.go_on()
 
     def go_on(self) -> None:
         """Have what is left done, should the thread have died."""
         with self._turn:
-            if self._has_thread or self._jobs.empty():
+            if self._has_thread or not self._jobs:
                 return
             self._has_thread = True
         if not threads.start(self._work, name="hasher"):  # there is no memory, or no process may be added
             self._do_all(lambda _: self._progress())
 
     def _next(self) -> Job | None:
-        """The next job; with none the thread ends, because nobody says when a hasher is done with."""
+        """The job whose turn it is; with none the thread ends, because nobody says when a hasher is done
+        with."""
         with self._turn:
-            try:
-                return self._jobs.get_nowait()
-            except Empty:
-                self._has_thread = False
-                return None
+            for uid in self._jobs:
+                jobs = self._jobs.pop(uid)
+                self._jobs[uid] = jobs
+                return jobs[0]
+            self._has_thread = False
+            return None
+
+    def _is_done(self, job: Job, matches: bool | None) -> None:  # noqa: FBT001 - a result
+        with self._turn:
+            self._jobs[job.uid].popleft()
+            if not self._jobs[job.uid]:
+                del self._jobs[job.uid]
+        what = job.identity, job.digest
+        self._done.put((what, matches))
+        if not matches or what in self._urgent:
+            self._wake()
 
     def _work(self) -> None:
         self._do_all(lambda _: None, nice=_NICE)
 
     def _do_all(self, progress: Callable[[int], None], *, nice: int = 0) -> None:
+        under_way: dict[int, Hashing] = {}
         try:
             if nice:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
             while (job := self._next()) is not None:
+                hashing = under_way.pop(job.uid, None) or self._begin(job)
+                until = time.monotonic() + _TURN_SECONDS
                 try:
-                    matches = self._do(job, progress)
+                    while time.monotonic() < until:
+                        progress(next(hashing))
+                    under_way[job.uid] = hashing
+                except StopIteration as end:
+                    self._is_done(job, end.value)
                 except (OSError, MemoryError, RuntimeError):  # the last if there is no memory for a lock
-                    matches = None  # it went away, or cannot be read: the scan tells of that
-                what = job.identity, job.digest
-                self._done.put((what, matches))
-                if not matches or what in self._urgent:
-                    self._wake()
+                    self._is_done(job, None)  # it went away, or cannot be read: the scan tells of that
         except BaseException:
             self._has_thread = False
             raise
 
-    def _do(self, job: Job, progress: Callable[[int], None]) -> bool | None:
+    def _begin(self, job: Job) -> "Hashing":
         with open_directory(self._root) as root, open_directory(job.path, within=root) as directory:
-            return has_digest(
-                job.file, job.digest, within=directory, expected=job.identity, progress=progress
-            )
+            return (yield from _hashing(job.file, job.digest, within=directory, expected=job.identity))
+
+
+Hashing = Generator[int, None, bool | None]
+"""Yields how many bytes were read just now, and returns what ``has_digest`` does."""
 
 
 def has_digest(
@@ -163,6 +192,16 @@ def has_digest(
 
     Raises ``OSError`` if it cannot be read.
     """
+    hashing = _hashing(file, digest, within=within, expected=expected)
+    try:
+        while True:
+            progress(next(hashing))
+    except StopIteration as end:
+        found: bool | None = end.value
+        return found
+
+
+def _hashing(file: str, digest: Digest, *, within: int, expected: Identity | None) -> Hashing:
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode) or (expected is not None and identity(before) != expected):
@@ -174,7 +213,8 @@ def has_digest(
         view = memoryview(buffer)
         while count := stream.readinto(buffer):
             hashed.update(view[:count])
-            progress(count)
-        if identity(os.fstat(descriptor)) != identity(before):
-            return None
+            yield count
+            status = os.fstat(descriptor)
+            if identity(status) != identity(before) or (expected is not None and status.st_nlink == 0):
+                return None
     return hashed.hexdigest() == digest.hex

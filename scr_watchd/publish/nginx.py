@@ -136,11 +136,6 @@ def whole_text(nginx: Nginx, config: Path, *, seconds: float, progress: Callable
     return output if status == 0 else None
 
 
-def has_jit(text: str) -> bool:
-    """Whether the configuration ``text`` has regular expressions compiled."""
-    return re.search(r"^\s*pcre_jit\s+on\s*;", text, re.MULTILINE) is not None
-
-
 def pid_file_of(nginx: Nginx, config: Path) -> Path:
     """The pid file that ``config`` names, else the one that the binary was built with."""
     try:

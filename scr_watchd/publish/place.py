@@ -1,6 +1,7 @@
 """Chooses where the store lies: hard links need it on the mount of the images."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -14,13 +15,16 @@ from scr_watchd.settings import can_be_included
 from scr_watchd.trust import weak_place, weak_way
 from scr_watchd.words import shell
 
+_MAY_PASS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+
 
 @dataclass(frozen=True, slots=True)
 class StorePlace:
     """Where the store is, how nginx sees the root and the store, and why links are hard or not.
 
     ``obstacle`` is empty where hard links work; else what stands in their way, as a clause, and ``cost``
-    is what that means for who operates it, and which lines would cure it.
+    is what that means for who operates it, and which lines would cure it. An obstacle that ``may_pass``,
+    such as a full disk, is worth another try.
     """
 
     path: Path
@@ -28,6 +32,7 @@ class StorePlace:
     root_seen_as: str
     obstacle: str
     cost: str = ""
+    may_pass: bool = False
 
     @property
     def hard_links(self) -> bool:
@@ -57,14 +62,14 @@ def choose(
 
 def _choose(root: Path, state: Path, store: Path | None, seen_root: str, ours: Container[Path]) -> StorePlace:
     if store is not None:
-        return _place(store, root, seen_root, _obstacle(root, store))
+        return _place(store, root, seen_root, *_obstacle(root, store))
     inside, outside = root / ".scr-watchd" / "store", state / "store"
-    first = _obstacle(root, outside)
+    first, may_pass = _obstacle(root, outside)
     if first:
         second = _place(inside, root, seen_root, "")
         if can_be_included(second.seen_as) and _may_lie_in(inside, root, ours):
             return second
-    return _place(outside, root, seen_root, first)
+    return _place(outside, root, seen_root, first, may_pass)
 
 
 def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
@@ -73,7 +78,7 @@ def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
     if inside.parent.is_symlink() or inside.is_symlink() or weak_place(inside):
         return False
     # made now, and judged again: somebody may have been faster in a sticky directory
-    if _obstacle(root, inside) or inside.is_symlink() or weak_place(inside):
+    if _obstacle(root, inside)[0] or inside.is_symlink() or weak_place(inside):
         return False
     return inside in ours or not _is_taken(inside)
 
@@ -104,11 +109,17 @@ def _is_taken(store: Path) -> bool:
     return False
 
 
-def _place(store: Path, root: Path, seen_root: str, obstacle: str) -> StorePlace:
+def _place(
+    store: Path,
+    root: Path,
+    seen_root: str,
+    obstacle: str,
+    may_pass: bool = False,  # noqa: FBT001, FBT002
+) -> StorePlace:
     real, real_root = os.path.realpath(store), os.path.realpath(root)
     below = os.path.relpath(real, real_root)
     seen = real if below.startswith("..") else f"{seen_root}/{below}"
-    return StorePlace(store, seen, seen_root, obstacle)
+    return StorePlace(store, seen, seen_root, obstacle, may_pass=may_pass)
 
 
 def check_can_be_told(place: StorePlace) -> None:
@@ -120,11 +131,11 @@ def check_can_be_told(place: StorePlace) -> None:
         )
 
 
-def _obstacle(root: Path, store: Path) -> str:
-    """Why no hard link can be made from ``root`` to ``store``; tried, because bind mounts of one file
-    system look alike and are not."""
+def _obstacle(root: Path, store: Path) -> tuple[str, bool]:
+    """Why no hard link can be made from ``root`` to ``store``, and whether that may pass; tried, because
+    bind mounts of one file system look alike and are not."""
     if _mount(root)[1] == "overlay":
-        return f"{root} lies on an overlay file system, where a hard link copies the file"
+        return f"{root} lies on an overlay file system, where a hard link copies the file", False
     error: OSError | None = None
     try:
         make_directory(store)
@@ -135,13 +146,15 @@ def _obstacle(root: Path, store: Path) -> str:
                 except OSError as problem:
                     error = problem  # it may be somebody else's, or gone by now: others tell more
                 else:
-                    return ""
+                    return "", False
             if error is None:
                 with _probe(source) as name:
                     _try_link(name, target, within=source)
     except OSError as problem:
         error = problem
-    return f"a hard link from {root} to {store} fails: {error.strerror}" if error else ""
+    if error is None:
+        return "", False
+    return f"a hard link from {root} to {store} fails: {error.strerror}", error.errno in _MAY_PASS
 
 
 @contextlib.contextmanager
@@ -220,7 +233,8 @@ def _samples(root: Path) -> Iterator[Path]:
     left = 5
     for directory, names, files in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
-        for name in files[:1]:
+        # no blob, if there is something else: a link changes the ctime, by which it is known to be proven
+        for name in sorted(files, key=len)[:1]:
             path = Path(directory, name)
             if not name.startswith(".") and path.is_file() and not path.is_symlink():
                 yield path

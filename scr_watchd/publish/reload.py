@@ -14,7 +14,7 @@ from scr_watchd.publish.readers import Readers
 if TYPE_CHECKING:
     from scr_watchd.publish.answering import Question
 
-_CROWD = 4
+_MANY = 4
 
 Way = Literal["signal", "process", "command", "none"]
 
@@ -79,7 +79,7 @@ def _stale(old: Process | None, readers: Readers) -> bool:
     return old is not None and not readers.have(old) and processes.accepts(old)
 
 
-def crowd(how: Reloading) -> str:
+def lingering_workers(how: Reloading) -> str:
     """What to wait for before the next reload: several times as many workers that only finish their
     downloads as there are at work. Empty if it need not wait."""
     try:
@@ -88,7 +88,7 @@ def crowd(how: Reloading) -> str:
         return ""
     leaving = sum(workers.values())
     working = len(workers) - leaving
-    if leaving <= _CROWD * max(1, working):
+    if leaving <= _MANY * max(1, working):
         return ""
     return f"{leaving} old workers of nginx still finish downloads; their memory is spared for a minute"
 

@@ -4,7 +4,7 @@ Every value below is a parsed name, tag or digest, or a short number, so that no
 than quotes around it. The same catalog always gives the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from scr_watchd.oci.catalog import Catalog, Repository
+from scr_watchd.oci.names import RepositoryName
 from scr_watchd.render import quote
 from scr_watchd.render.lists import REPOSITORIES, list_maps, page_maps
 from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping, mapping_of
@@ -26,17 +27,14 @@ _LONGEST_TAG_KEY = 40  # leaves room for ":" and a repository number of five dig
 _NO_MIRRORS: Mapping[str, str] = {}
 
 
-class Lines(NamedTuple):
-    """What is rendered of a repository alone: the hash of what can be pulled by digest, and, as most are,
-    the lines of its tags; ``None`` if some are too long for one."""
+class Fragment(NamedTuple):
+    """What is rendered of a repository alone, under its ``number``: the hash of what can be pulled by
+    digest, and, as most are, the lines of its tags; ``None`` if some are too long for one."""
 
     repository: Repository
+    number: str
     content: bytes
     tags: str | None
-
-
-Memory = dict[str, Lines]
-"""What was rendered last of each repository, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +45,32 @@ class Rendered:
     files: Mapping[str, bytes]
 
 
+def fragments_of(catalog: Catalog, before: Mapping[RepositoryName, Fragment] | None = None) -> list[Fragment]:
+    """One of each repository that is listed; those that are the very objects of ``before``, under the same
+    number, are not rendered again."""
+    known = {} if before is None else before
+    found = []
+    for number, repository in enumerate(each for each in catalog.repositories if each.listed):
+        rid = base36(number)
+        old = known.get(repository.name)
+        if old is None or old.repository is not repository or old.number != rid:
+            old = Fragment(repository, rid, _content(repository), _plain(rid, repository))
+        found.append(old)
+    return found
+
+
 def render(
     catalog: Catalog,
     *,
     store: str,
     list_repositories: bool = True,
     mirrors: Mapping[str, str] = _NO_MIRRORS,
-    memory: Memory | None = None,
     follow_links: bool = True,
+    fragments: Sequence[Fragment] | None = None,
 ) -> Rendered:
-    """One generation for ``catalog``; ``store`` is the store's path as nginx sees it, and ``mirrors``
-    are prefixes of names by the host that they mirror. A repository that is the very object of the last
-    call with this ``memory``, under the same number, is not rendered again. Without ``follow_links`` nginx
-    follows none in the store.
+    """One generation for ``catalog``, whose ``fragments`` may be given; ``store`` is the store's path as
+    nginx sees it, and ``mirrors`` are prefixes of names by the host that they mirror. Without
+    ``follow_links`` nginx follows none in the store.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
@@ -67,7 +78,11 @@ def render(
         "hash.conf": static("hash.conf"),
         "server.conf": static("server.conf") if follow_links else _server_without_links(),
         "http.conf": _http(
-            catalog, store, mirrors, {} if memory is None else memory, list_repositories=list_repositories
+            catalog,
+            fragments_of(catalog) if fragments is None else fragments,
+            store,
+            mirrors,
+            list_repositories=list_repositories,
         ),
     }
     generation = _id(contents)
@@ -82,19 +97,22 @@ def _server_without_links() -> bytes:
 
 
 def _http(
-    catalog: Catalog, store: str, mirrors: Mapping[str, str], memory: Memory, *, list_repositories: bool
+    catalog: Catalog,
+    fragments: Sequence[Fragment],
+    store: str,
+    mirrors: Mapping[str, str],
+    *,
+    list_repositories: bool,
 ) -> bytes:
-    listed = (each for each in catalog.repositories if each.listed)
-    numbered = [(base36(number), each) for number, each in enumerate(listed)]
-    remembered = _remembered(numbered, memory)
+    numbered = [(each.number, each.repository) for each in fragments]
     # files that no map names, so that equal ids are equal content, also for who pulls by digest
-    content = sha256(b"".join([lines.content for lines in remembered.values()])).hexdigest()
+    content = sha256(b"".join([each.content for each in fragments])).hexdigest()
     long_values = LongValues()
     maps = [
         constant("scr_store", quote.path(store)),
         *repository_maps(catalog, mirrors),
         *_name_maps(numbered),
-        *_tag_maps(numbered, remembered, long_values),
+        *_tag_maps(fragments, long_values),
         *_list_maps(numbered, long_values, list_repositories=list_repositories),
         *referrer_maps(numbered, long_values),
     ]
@@ -139,7 +157,7 @@ def initial() -> Rendered:
     contents = {
         "hash.conf": static("hash.conf"),
         "server.conf": static("starting.conf"),
-        "http.conf": _http(Catalog(), "/dev/null", _NO_MIRRORS, {}, list_repositories=False) + _closing("''"),
+        "http.conf": _http(Catalog(), [], "/dev/null", _NO_MIRRORS, list_repositories=False) + _closing("''"),
     }
     return Rendered("initial-" + _id(contents), contents)
 
@@ -172,21 +190,6 @@ def _name_maps(numbered: list[tuple[str, Repository]]) -> list[str]:
     return [*chain, mapping('"=$scr_repo"', "scr_rid", short, default=default)]
 
 
-def _remembered(numbered: list[tuple[str, Repository]], memory: Memory) -> Memory:
-    """What is rendered of every repository alone, which is the new ``memory``."""
-    new = {}
-    for rid, repository in numbered:
-        known = memory.get(rid)
-        new[rid] = (
-            known
-            if known is not None and known.repository is repository
-            else Lines(repository, _content(repository), _plain(rid, repository))
-        )
-    memory.clear()
-    memory.update(new)
-    return memory
-
-
 def _content(repository: Repository) -> bytes:
     manifests = "".join([f"{digest} {kind.number}\n" for digest, kind in repository.manifests.items()])
     return sha256(f"{repository.name}\n{manifests}".encode()).digest()
@@ -212,13 +215,10 @@ def _tags(repository: Repository) -> dict[str, str]:
     return entries
 
 
-def _tag_maps(
-    numbered: list[tuple[str, Repository]], remembered: Memory, long_values: LongValues
-) -> list[str]:
+def _tag_maps(fragments: Iterable[Fragment], long_values: LongValues) -> list[str]:
     pieces = Pieces(_TAG_PIECES)
     lines: list[str] = []
-    for rid, repository in numbered:
-        plain = remembered[rid].tags
+    for repository, rid, _, plain in fragments:
         if plain is not None:
             lines.append(plain)
             continue

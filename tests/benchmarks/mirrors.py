@@ -16,11 +16,11 @@ from queue import SimpleQueue
 
 from scr_watchd.commands.running import Keeper, Lasting, build, collect
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site as NginxSite
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
 from scr_watchd.publish.nginx import inspect
 from scr_watchd.publish.reload import Reloading
+from scr_watchd.publish.site import Site as NginxSite
 from scr_watchd.settings import Settings
 from tests.benchmarks import measure
 from tests.benchmarks.servers import RECOMMENDED, Serving, nginx
@@ -95,7 +95,8 @@ def passes(mirror: Mirror) -> Iterator[Passes]:
     gc.disable()  # as the loop does
     keeper = build(
         Settings(root=mirror.tree.root, state=mirror.state, watch="poll"),
-        NginxSite(inspect(require("nginx")), None, never, test_seconds=60),
+        NginxSite(inspect(require("nginx")), None, test_seconds=60),
+        never,
         reader=ANYBODY,
         worker_user=lambda: None,
         own_nginx=False,

@@ -543,7 +543,7 @@ def test_a_path_that_nginx_cannot_be_told_is_a_problem_and_not_a_broken_file(
     (root / "app" / "3").symlink_to(root / "app" / "1")
     result = scr_watchd("generate", root, "-o", tmp_path / "registry.conf")
     assert result.returncode == 3
-    assert f"not served: {root}/.hidden/" in result.stderr
+    assert f"not served: {root}/app/2" in result.stderr
     assert "nginx cannot be told" in result.stderr
     with registry_of(root, (tmp_path / "registry.conf").read_bytes(), program=program) as running:
         serves(running, "app", {"1": ALPINE, "3": ALPINE})

@@ -258,24 +258,6 @@ def test_a_site_that_does_not_include_us_is_told_which_lines_to_add(running: tup
         again.says("^all is well again")
 
 
-def test_a_site_that_does_not_compile_regular_expressions_is_told_once(
-    running: tuple[Host, Daemon],
-) -> None:
-    host, process = running
-    config = host.site.config
-    write_image(host.images / "app:1", image("first"))
-    process.says(rf"faster with a line more in {config}, before http {{}}: pcre_jit on;")
-    write_image(host.images / "app:2", image("second"))
-    process.says("^app:2 is there")
-    assert process.said().count("pcre_jit") == 1
-    process.stop()
-    config.write_text(f"pcre_jit on;{config.read_text()}")
-    with daemon(*host.arguments()) as again:
-        write_image(host.images / "app:3", image("third"))
-        again.says("^app:3 is there")
-        assert "pcre_jit" not in again.said()
-
-
 def test_nginx_may_come_later(host: Host) -> None:
     write_image(host.images / "app:1", image("first"))
     with daemon(*host.arguments()) as process:

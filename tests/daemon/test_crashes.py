@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scr_watchd.daemon import reconcile
+from scr_watchd.publish.publisher import STEPS
 from tests.daemons import Site, public_directory, remove, scr_watchd, site, start_nginx
 from tests.nginxes import require
 from tests.trees import Built, image, write_image
 
 pytestmark = pytest.mark.slow
-
-STEPS = re.findall(r'world\.reached\("(\w+)"\)', Path(reconcile.__file__).read_text())
 
 # A pass as `run --once` makes it, ended by the kernel at a step.
 KILLED = """
@@ -28,7 +26,7 @@ build = running.build
 
 def build_to_be_killed(*arguments, **more):
     keeper = build(*arguments, **more)
-    keeper.world.reached = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None
+    keeper.mirror.publisher.reached = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None
     return keeper
 
 run.build = build_to_be_killed
@@ -65,12 +63,6 @@ def served(host: Site) -> dict[str, bytes]:
 
 def manifests(tree: dict[str, Built]) -> dict[str, bytes]:
     return {name: built.raw for name, built in tree.items()}
-
-
-def test_every_step_is_known() -> None:
-    assert STEPS == [
-        "scan", "store", "confirm", "prune", "stage", "check", "pending", "switch", "site", "reload",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("step", STEPS)

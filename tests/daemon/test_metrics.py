@@ -12,22 +12,13 @@ from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from scr_watchd.daemon.metrics import Family, Sample, Tally, families, write
-from scr_watchd.daemon.outcome import (
-    Changes,
-    Failed,
-    Found,
-    Outcome,
-    Published,
-    Rejected,
-    Unchanged,
-    Unconfirmed,
-    Waiting,
-)
+from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.oci.names import RepositoryName, Tag
+from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from tests.daemons import daemon, free_port, public_directory, remove
 from tests.http import ask
 from tests.nginxes import nginx_with, require
@@ -149,17 +140,17 @@ def test_the_outcome_of_the_last_pass_is_the_only_one(reporter: Reporter) -> Non
     """No success of the past stays after a failure, and no failure after a recovery."""
     found = Found(repositories=1, tags=1)
     outcomes: list[tuple[Outcome, str]] = [
-        (Published(found, "g1", NONE), "published"),
-        (Rejected(found, "ours", "words"), "rejected"),
-        (Unchanged(found, "g1"), "unchanged"),
-        (Unconfirmed(found, "g2", NONE, "reason"), "unconfirmed"),
-        (Published(found, "g2", NONE), "published"),
-        (Waiting(found, "a reason"), "waiting"),
+        (Published("g1", NONE), "published"),
+        (Rejected("ours", "words"), "rejected"),
+        (Unchanged("g1"), "unchanged"),
+        (Unconfirmed("g2", NONE, "reason"), "unconfirmed"),
+        (Published("g2", NONE), "published"),
+        (Deferred("a reason"), "waiting"),
         (Failed("the disk is full"), "failed"),
-        (Unchanged(found, "g2"), "unchanged"),
+        (Unchanged("g2"), "unchanged"),
     ]
     for now, (outcome, name) in enumerate(outcomes):
-        reporter.report(outcome, now=now)
+        reporter.report(outcome, found, now=now)
         told = numbers_of(reporter.metrics_file)
         assert told["passes_total", (("outcome", name),)] == [each for _, each in outcomes[: now + 1]].count(
             name
@@ -171,14 +162,14 @@ def test_the_outcome_of_the_last_pass_is_the_only_one(reporter: Reporter) -> Non
 
 
 def test_it_is_written_when_it_tells_something_new_and_else_every_half_minute(reporter: Reporter) -> None:
-    quiet, news = Unchanged(Found(tags=1), "g"), Unchanged(Found(tags=2), "g")
+    quiet, news = Found(tags=1), Found(tags=2)
     steps = [
         (0.0, quiet, True), (2.0, quiet, False), (29.0, quiet, False), (30.0, quiet, True),
         (31.0, news, True), (32.0, news, False), (61.0, news, True),
     ]  # fmt: skip
     before = ""
-    for now, outcome, written in steps:
-        reporter.report(outcome, now=now)
+    for now, found, written in steps:
+        reporter.report(Unchanged("g"), found, now=now)
         text = reporter.metrics_file.read_text()
         assert (text != before) == written, now
         before = text
@@ -187,9 +178,9 @@ def test_it_is_written_when_it_tells_something_new_and_else_every_half_minute(re
 def test_a_failure_keeps_what_was_served(reporter: Reporter) -> None:
     problem = Problem("/images/b", "it is broken", "Mend it.")
     found = Found(repositories=1, tags=3, pinned=(APP,), problems=(problem,), waiting=2, leaving=1)
-    reporter.report(Published(found, "g1", NONE), now=0)
+    reporter.report(Published("g1", NONE), found, now=0)
     before = numbers_of(reporter.metrics_file)
-    reporter.report(Failed("the images directory is gone"), now=1)
+    reporter.report(Failed("the images directory is gone"), Found(), now=1)
     after = numbers_of(reporter.metrics_file)
     kept = ("images", "problems", "repositories", "leaving_manifests", "generation_info")
     for key, value in before.items():

@@ -1,5 +1,7 @@
 """Orders of events within and between passes."""
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from tests.daemons import public_directory
 from tests.passes import Passes
 from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, write_image
+from tests.waiting import until
 
 NAMES = [f"app:{number}" for number in range(5)]
 STEPS = ("scan", "store", "stage", "check", "pending", "switch")
@@ -82,6 +85,95 @@ def test_a_tag_whose_blob_may_not_be_read_any_more_is_not_served(passes: Passes)
     (directory / min(built.blobs)[7:]).chmod(0o644)
     passes.look()
     assert passes.served() == {"app:1": built.digest}
+
+
+# -- what has rotted ---------------------------------------------------------------------------------
+
+
+def settled(passes: Passes) -> None:
+    """Look until nothing waits for its hashes, nor for its proof to be noted."""
+    store = passes.mirror.store
+    assert store is not None
+    until(
+        lambda: (passes.look(), passes.mirror.found.waiting, store.prover.is_complete)[1:],
+        lambda found: found == (0, True),
+    )
+
+
+def rot(path: Path) -> None:
+    """Exchange a byte in place, and leave no trace in the size or the time of modification."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        byte = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def without_manifest(directory: Path) -> Callable[[], object]:
+    manifest = directory / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    return lambda: manifest.write_bytes(content)
+
+
+def closed(directory: Path) -> Callable[[], object]:
+    directory.chmod(0o700)
+    return lambda: directory.chmod(0o755)
+
+
+def away(directory: Path) -> Callable[[], object]:
+    other = directory.parent / ".away"
+    directory.rename(other)
+    return lambda: other.rename(directory)
+
+
+@pytest.mark.parametrize("leave", [without_manifest, closed, away])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_rots_while_nobody_can_look_is_not_published_again(
+    passes: Passes,
+    leave: Callable[[Path], Callable[[], object]],
+    restarts: bool,  # noqa: FBT001 - a table
+) -> None:
+    built = image("one")
+    directory = write_image(passes.settings.root / "app:1", built)
+    passes.look()
+    assert passes.served() == {"app:1": built.digest}
+    settled(passes)
+    come_back = leave(directory)
+    passes.look()
+    blob = next(path for path in (passes.settings.root).rglob(min(built.blobs)[7:]))
+    rot(blob)
+    come_back()
+    if restarts:
+        passes.start()
+    until(passes.look_and_tell, lambda served: served == {}, seconds=20)
+
+
+def test_a_restart_hashes_nothing_again(passes: Passes) -> None:
+    for name in NAMES:
+        write_image(passes.settings.root / name, image(name))
+    passes.look()
+    settled(passes)
+    passes.start()
+    passes.look()
+    store = passes.mirror.store
+    assert store is not None
+    assert store.prover.hasher is not None
+    assert store.prover.hasher.is_idle, "it knows what is proven"
+    assert sorted(passes.served()) == NAMES
+
+
+def test_a_pinned_blob_that_is_cut_off_in_place_is_found(passes: Passes) -> None:
+    built = image("one")
+    directory = write_image(passes.settings.root / "app:1", built)
+    passes.look()
+    (directory / "manifest.json").unlink()
+    passes.look()
+    assert passes.served() == {"app:1": built.digest}
+    os.truncate(directory / min(built.blobs)[7:], 1)
+    passes.look(full=False)
+    assert passes.served() == {}
 
 
 # -- mounts ------------------------------------------------------------------------------------------
@@ -156,9 +248,45 @@ def a_disk_goes_away_within_a_pass() -> None:
             assert sorted(passes.served()) == [*NAMES, "new:1"], step
 
 
+def inodes_run_out_while_the_store_is_opened() -> None:
+    """It has symbolic links then, and hard ones again as soon as there are inodes."""
+    with public_directory() as directory:
+        disk = directory / "disk"
+        disk.mkdir()
+        mount("-t", "tmpfs", "-o", "nr_inodes=200", "tmpfs", disk)
+        try:
+            write_image(disk / "images" / "app:1", image("one"))
+            passes = Passes(Settings(root=disk / "images", state=disk / "state"))
+            passes.look()
+            fillers = disk / "fillers"
+            fillers.mkdir()
+            with contextlib.suppress(OSError):
+                for number in range(200):
+                    (fillers / str(number)).touch()
+            passes.start()
+            passes.look()
+            store = passes.mirror.store
+            assert store is not None
+            assert not store.place.hard_links
+            for path in fillers.iterdir():
+                path.unlink()
+            write_image(disk / "images" / "app:2", image("two"))
+            passes.look()
+            assert sorted(passes.served()) == ["app:1", "app:2"]
+            assert passes.mirror.store is not None
+            assert passes.mirror.store.place.hard_links
+            assert not any(path.is_symlink() for path in (disk / "state" / "store").rglob("*"))
+        finally:
+            unmount(disk)
+
+
 @pytest.mark.parametrize(
     "scenario",
     [a_disk_comes_back_within_a_pass, a_disk_goes_away_within_a_pass, a_disk_below_the_root_goes_away],
 )
 def test_no_image_is_lost_to_a_mount(scenario: Callable[[], None]) -> None:
     run_with_private_mounts(scenario)
+
+
+def test_links_are_hard_again_when_inodes_are() -> None:
+    run_with_private_mounts(inodes_run_out_while_the_store_is_opened)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from scr_watchd.daemon.outcome import Changes, Failed, Found, Published, Rejected, Unchanged, Unconfirmed
+from scr_watchd.daemon.outcome import Failed, Found, Unchanged
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.status import read
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.outcome import Changes, Published, Rejected, Unconfirmed
 
 APP: Reference = (RepositoryName("app"), Tag("1"))
 DIGEST = Digest(f"sha256:{'a' * 64}")
@@ -43,12 +44,12 @@ def test_each_image_that_appears_is_replaced_or_disappears_is_a_line(
 ) -> None:
     reporter.address = "127.0.0.1:5000"
     found = Found(repositories=1, tags=1)
-    reporter.report(Published(found, "g1", Changes({APP: DIGEST}, {}, {})), now=0)
+    reporter.report(Published("g1", Changes({APP: DIGEST}, {}, {})), found, now=0)
     assert said(lines) == [
         f"app:1 is there: docker pull 127.0.0.1:5000/app:1 ({DIGEST})", "serving 1 image in 1 repository",
     ]  # fmt: skip
-    reporter.report(Published(found, "g2", Changes({}, {APP: DIGEST}, {})), now=1)
-    reporter.report(Published(Found(), "g3", Changes({}, {}, {APP: DIGEST})), now=2)
+    reporter.report(Published("g2", Changes({}, {APP: DIGEST}, {})), found, now=1)
+    reporter.report(Published("g3", Changes({}, {}, {APP: DIGEST})), Found(), now=2)
     assert said(lines) == [
         f"app:1 was replaced ({DIGEST})", "serving 1 image in 1 repository",
         "app:1 is gone", "serving 0 images in 0 repositories",
@@ -59,7 +60,7 @@ def test_many_changes_are_counted(reporter: Reporter, lines: pytest.LogCaptureFi
     reporter.address = "127.0.0.1:5000"
     added = {(RepositoryName("app"), Tag(str(number))): DIGEST for number in range(30)}
     found = Found(repositories=1, tags=30, example=APP)
-    reporter.report(Published(found, "g", Changes(added, {}, {})), now=0)
+    reporter.report(Published("g", Changes(added, {}, {})), found, now=0)
     assert said(lines) == [
         "images: 30 appeared", "serving 30 images in 1 repository",
         "for example: docker pull 127.0.0.1:5000/app:1",
@@ -67,43 +68,43 @@ def test_many_changes_are_counted(reporter: Reporter, lines: pytest.LogCaptureFi
 
 
 def test_a_problem_is_said_once_it_stays(reporter: Reporter, lines: pytest.LogCaptureFixture) -> None:
-    outcome = Unchanged(Found(problems=(PROBLEM,)), "g")
-    again = reporter.report(outcome, now=100)
+    outcome, found = Unchanged("g"), Found(problems=(PROBLEM,))
+    again = reporter.report(outcome, found, now=100)
     assert "not served" not in " ".join(said(lines))
     assert again <= 103
     for now in (101, 103.5, 110, 120):
-        reporter.report(outcome, now=now)
+        reporter.report(outcome, found, now=now)
     assert said(lines) == ["not served: /images/b/1: it is broken. Mend it."]
-    reporter.report(Unchanged(Found(), "g"), now=130)
-    reporter.report(outcome, now=140)
-    reporter.report(outcome, now=144)
+    reporter.report(Unchanged("g"), Found(), now=130)
+    reporter.report(outcome, found, now=140)
+    reporter.report(outcome, found, now=144)
     assert said(lines) == ["not served: /images/b/1: it is broken. Mend it."], "it came back"
 
 
 def test_a_copy_that_never_ends_is_said_after_ten_minutes(
     reporter: Reporter, lines: pytest.LogCaptureFixture
 ) -> None:
-    outcome = Unchanged(Found(tags=1, repositories=1, pinned=(APP,)), "g")
+    outcome, found = Unchanged("g"), Found(tags=1, repositories=1, pinned=(APP,))
     for now in (0, 300, 599):
-        reporter.report(outcome, now=now)
+        reporter.report(outcome, found, now=now)
     assert "as it was" not in " ".join(said(lines))
     for now in (600, 700, 5000):
-        reporter.report(outcome, now=now)
+        reporter.report(outcome, found, now=now)
     (line,) = said(lines)
     assert line.startswith("app:1 is served as it was 10 minutes ago")
 
 
 def test_trouble_is_said_once_and_so_is_its_end(reporter: Reporter, lines: pytest.LogCaptureFixture) -> None:
-    trouble = Rejected(Found(), "the site's", '[emerg] unknown directive "x" in /etc/nginx/a.conf:1')
-    reporter.report(Unchanged(Found(), "g"), now=0)
+    trouble = Rejected("the site's", '[emerg] unknown directive "x" in /etc/nginx/a.conf:1')
+    reporter.report(Unchanged("g"), Found(), now=0)
     said(lines)
     for now in range(1, 5):
-        reporter.report(trouble, now=now)
+        reporter.report(trouble, Found(), now=now)
     (line,) = said(lines)
     assert "/etc/nginx/a.conf:1" in line
     assert "Repair that file" in line
     for now in range(5, 9):
-        reporter.report(Unchanged(Found(), "g"), now=now)
+        reporter.report(Unchanged("g"), Found(), now=now)
     assert said(lines) == ["all is well again"]
 
 
@@ -113,13 +114,13 @@ def test_the_status_tells_what_is_served_from_what_was_found(reporter: Reporter,
         assert found
         return found.outcome, found.images, found.generation, found.confirmed
 
-    reporter.report(Published(Found(repositories=1, tags=1), "g1", NONE), now=0)
+    reporter.report(Published("g1", NONE), Found(repositories=1, tags=1), now=0)
     assert status() == ("published", 1, "g1", True)
-    reporter.report(Rejected(Found(repositories=1, tags=2), "ours", "words"), now=1)
+    reporter.report(Rejected("ours", "words"), Found(repositories=1, tags=2), now=1)
     assert status() == ("rejected", 1, "g1", True)
-    reporter.report(Unconfirmed(Found(repositories=1, tags=2), "g2", NONE, "reason"), now=2)
+    reporter.report(Unconfirmed("g2", NONE, "reason"), Found(repositories=1, tags=2), now=2)
     assert status() == ("unconfirmed", 2, "g2", False)
-    reporter.report(Failed("the disk is full"), now=3)
+    reporter.report(Failed("the disk is full"), Found(), now=3)
     assert status() == ("failed", 2, "g2", False)
 
 
@@ -129,10 +130,10 @@ def test_a_status_that_cannot_be_written_is_said_and_stops_nothing(
     missing = tmp_path / "missing"
     reporter = Reporter(missing / "status.json", missing / "metrics.prom", Notifier({}), tmp_path, tmp_path)
     for now in (0, 1, 30):
-        reporter.report(Published(Found(repositories=1, tags=1), "g1", NONE), now=now)
+        reporter.report(Published("g1", NONE), Found(repositories=1, tags=1), now=now)
     unwritten = [line for line in said(lines) if "cannot be written" in line]
     assert len(unwritten) == 2, "each is said once"
     missing.mkdir()
-    reporter.report(Unchanged(Found(repositories=1, tags=1), "g1"), now=31)
+    reporter.report(Unchanged("g1"), Found(repositories=1, tags=1), now=31)
     assert (missing / "status.json").exists()
     assert (missing / "metrics.prom").exists()

@@ -25,7 +25,7 @@ def passes() -> Iterator[Passes]:
     with public_directory() as directory:
         (directory / "images").mkdir()
         made = Passes(Settings(root=directory / "images", state=directory / "state"))
-        made.world.ripening = Ripening(quiet_seconds=0.3, losing_seconds=3600)
+        made.mirror.ripening = Ripening(quiet_seconds=0.3, losing_seconds=3600)
         yield made
 
 
@@ -45,7 +45,7 @@ def test_a_sparse_index_is_published_once_nothing_changes_there(passes: Passes, 
     drop(passes.settings.root, without(BOTH, ARM64), form)
     passes.look()
     assert passes.served() == {}
-    found = passes.world.found
+    found = passes.mirror.found
     assert [each.reason for each in found.unripe] == ["1 of its 2 platforms is not there: linux/arm64"]
     assert began < found.look_again_at < time.time() + 0.3
     assert found.problems == ()
@@ -56,11 +56,11 @@ def test_a_sparse_index_is_published_once_nothing_changes_there(passes: Passes, 
 
     until(look, lambda served: served == {"app:1": BOTH.digest})
     assert manifests(passes) == digests(BOTH, AMD64)
-    assert passes.world.found.sparse == {("app", "1"): "1 of 2 platforms: linux/amd64"}
+    assert passes.mirror.found.sparse == {("app", "1"): "1 of 2 platforms: linux/amd64"}
     complete(passes.settings.root, form)
     passes.look()
     assert manifests(passes) == digests(BOTH, AMD64, ARM64)
-    assert passes.world.found.sparse == {}
+    assert passes.mirror.found.sparse == {}
 
 
 def drop(root: Path, built: Built, form: str) -> None:
@@ -98,15 +98,15 @@ def test_a_platform_that_is_served_is_not_lost_to_a_copy_that_was_broken_off(
         passes.look(full=full)
         assert passes.served() == {"app:1": BOTH.digest}
         assert manifests(passes) == digests(BOTH, AMD64, ARM64)
-        assert passes.world.found.pinned == (("app", "1"),)
-    passes.world.ripening = Ripening(quiet_seconds=0, losing_seconds=0)
+        assert passes.mirror.found.pinned == (("app", "1"),)
+    passes.mirror.ripening = Ripening(quiet_seconds=0, losing_seconds=0)
     passes.look()
     assert passes.served() == {"app:1": new.digest}
 
 
 def test_a_sparse_index_stays_while_its_directory_is_copied_again(passes: Passes) -> None:
     """Its absent platform was never there: the pin has all of it."""
-    passes.world.ripening = Ripening(quiet_seconds=0)
+    passes.mirror.ripening = Ripening(quiet_seconds=0)
     directory = write_image(passes.settings.root / "app:1", without(BOTH, ARM64))
     passes.look()
     assert passes.served() == {"app:1": BOTH.digest}
@@ -131,15 +131,15 @@ def test_a_pin_of_which_the_store_has_lost_a_platform_is_not_kept(passes: Passes
 
 
 def test_a_sparse_index_of_a_layout_is_served_on_while_its_neighbour_is_copied(passes: Passes) -> None:
-    passes.world.ripening = Ripening(quiet_seconds=0)
+    passes.mirror.ripening = Ripening(quiet_seconds=0)
     layout = write_layout(passes.settings.root / "app", ("1", without(BOTH, ARM64)))
     passes.look()
-    passes.world.ripening = Ripening()
+    passes.mirror.ripening = Ripening()
     (layout / "blobs" / "sha256" / ".temporary").touch()
     for full in (True, False):
         passes.look(full=full)
         assert passes.served() == {"app:1": BOTH.digest}
-        assert (passes.world.found.unripe, passes.world.found.pinned) == ((), ())
+        assert (passes.mirror.found.unripe, passes.mirror.found.pinned) == ((), ())
 
 
 def test_a_clock_that_is_wrong_does_not_keep_an_index_waiting(passes: Passes) -> None:

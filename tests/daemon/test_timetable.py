@@ -4,12 +4,13 @@ import math
 
 import pytest
 
-from scr_watchd.daemon.outcome import Changes, Failed, Found, Outcome, Published, Unchanged
+from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
 from scr_watchd.daemon.timetable import Rhythm, Timetable
+from scr_watchd.publish.outcome import Changes, Published
 
 RHYTHM = Rhythm(quiet_seconds=0.25, max_wait_seconds=2, min_reload_seconds=2)
-UNCHANGED = Unchanged(Found(), "g")
-PUBLISHED = Published(Found(), "g", Changes({}, {}, {}))
+UNCHANGED = Unchanged("g")
+PUBLISHED = Published("g", Changes({}, {}, {}))
 
 
 def looked(outcome: Outcome, *, events: bool = True, cpu: float = 0.01, wall: float = 0.01) -> Timetable:

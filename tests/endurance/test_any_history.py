@@ -25,16 +25,17 @@ from hypothesis.stateful import (
 )
 
 from scr_watchd.commands.running import Keeper, Lasting, build
-from scr_watchd.daemon.outcome import Published, Unchanged
+from scr_watchd.daemon.outcome import Unchanged
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.reconcile import Site as PassSite
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
 from scr_watchd.publish import master
 from scr_watchd.publish.nginx import inspect
+from scr_watchd.publish.outcome import Published
+from scr_watchd.publish.publisher import STEPS
 from scr_watchd.publish.reload import Reloading, find_master
+from scr_watchd.publish.site import Site as PassSite
 from scr_watchd.settings import Settings
-from tests.daemon.test_crashes import STEPS
 from tests.daemons import Daemon, daemon, remove, start_nginx
 from tests.endurance.hosts import (
     CHAOS_SECONDS,
@@ -352,7 +353,8 @@ class Passes(History):
                 hold_seconds=0,
                 watch="poll",
             ),
-            PassSite(binary, config, reloading, 30),
+            PassSite(binary, config, 30),
+            reloading,
             reader=ANYBODY,
             worker_user=lambda: master.worker_user(find_master(reloading)),
             own_nginx=False,
@@ -360,7 +362,7 @@ class Passes(History):
             pulse=Pulse(Notifier({})),
             lasting=self.lasting,
         )
-        self.keeper.world.reached = self.reached
+        self.keeper.mirror.publisher.reached = self.reached
 
     @rule(step=st.sampled_from(STEPS))
     def the_next_pass_ends_here(self, step: str) -> None:
@@ -382,13 +384,13 @@ class Passes(History):
             self.dies_at = ""
             self.look()
         wrong = self.disagreement()
-        assert not wrong, f"{wrong}\n{self.keeper.world.found}\n{candidates(self.host.images)}"
+        assert not wrong, f"{wrong}\n{self.keeper.mirror.found}\n{candidates(self.host.images)}"
         self.agree()
 
     def look(self) -> None:
         outcome = self.keeper.look(full=True)
         assert isinstance(outcome, Published | Unchanged), outcome
-        self.keeper.reporter.report(outcome)
+        self.keeper.reporter.report(outcome, self.keeper.mirror.found)
 
 
 class Daemons(History):

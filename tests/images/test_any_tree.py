@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scr_watchd.files import ANYBODY
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from tests.fuzzing import ends_within, modest
 from tests.trees import Built, descriptor, image, index, make_images, without, write_image, write_layout
@@ -96,8 +97,8 @@ def plant(path: bytes, node: Node) -> None:
                 plant(path + b"/" + name, below)
 
 
-def check(root: Path) -> Scan:
-    """Scan ``root``, and hold every word of the result against the tree."""
+def check(root: Path) -> Tree:
+    """Tree ``root``, and hold every word of the result against the tree."""
     scanner = Scanner(root, reader=ANYBODY)
     with ends_within(20):
         found = scanner.full()

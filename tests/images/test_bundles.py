@@ -9,7 +9,8 @@ import pytest
 
 from scr_watchd.files import ANYBODY
 from scr_watchd.images.naming import repository_in
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from tests.remedies import run
 from tests.trees import Built, descriptor, docker_save, image, write_blob, write_image, write_layout
 
@@ -17,11 +18,11 @@ ONE, TWO, THREE = image("one"), image("two"), image("three")
 ALPINE, NGINX = "docker.io/library/alpine:3.20", "docker.io/library/nginx:3.20"
 
 
-def scan(root: Path, prefix: str = "") -> Scan:
+def scan(root: Path, prefix: str = "") -> Tree:
     return Scanner(root, reader=ANYBODY, prefix=prefix).full()
 
 
-def served(found: Scan) -> dict[str, str]:
+def served(found: Tree) -> dict[str, str]:
     return {
         f"{each.repository}:{each.tag}" if each.tag else f"{each.repository}@{each.digest}": each.digest
         for each in found.images

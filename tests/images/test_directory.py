@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from scr_watchd.files import ANYBODY
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image, Problem
 from tests.remedies import run
 from tests.trees import (
@@ -32,7 +33,7 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 URLS = ["https://example.com/layer"]
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path) -> Tree:
     return Scanner(root, reader=ANYBODY).full()
 
 
@@ -307,3 +308,11 @@ def test_a_manifest_that_is_no_json_is_named_and_mended(
     else:
         run(problem.remedy)
         assert scan(tmp_path).problems == ()
+
+
+def test_the_manifests_of_one_image_have_a_bound_together(tmp_path: Path) -> None:
+    children = [image(str(number), annotations={"padding": "x" * (4 << 19)}) for number in range(9)]
+    write_image(tmp_path / "a" / "1", index(*children))
+    assert "have more than 16 MiB together" in only_problem(tmp_path).reason
+    write_image(tmp_path / "a" / "1", index(*children[:7]))
+    assert len(only_image(tmp_path).manifests) == 8

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from tests.remedies import run
 from tests.scans import nothing
@@ -20,7 +21,7 @@ ONE_LINE = re.compile(r"[ -~]+")
 GOOD = {"neighbour": {"1": image("good")}}
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path) -> Tree:
     """Everything that is found, and the certainty that the neighbour is found in any case."""
     found = Scanner(root, reader=ANYBODY).full()
     assert "neighbour/1" in [each.path for each in found.images]

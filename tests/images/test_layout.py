@@ -12,7 +12,8 @@ from scr_watchd.files import ANYBODY, Reader, open_directory
 from scr_watchd.images.layout import tags_in
 from scr_watchd.images.naming import tag_of
 from scr_watchd.images.reference import Place
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.oci.names import RepositoryName
 from tests.images.test_hostile import become
@@ -36,15 +37,15 @@ from tests.waiting import until
 ONE, TWO = image("one"), image("two")
 
 
-def scan(root: Path, reader: Reader = ANYBODY) -> Scan:
+def scan(root: Path, reader: Reader = ANYBODY) -> Tree:
     return Scanner(root, reader=reader).full()
 
 
-def names(found: Scan) -> list[str]:
+def names(found: Tree) -> list[str]:
     return [f"{each.repository}:{each.tag}" if each.tag else f"{each.repository}@" for each in found.images]
 
 
-def reasons(found: Scan, root: Path) -> dict[str, str]:
+def reasons(found: Tree, root: Path) -> dict[str, str]:
     return {os.path.relpath(each.path, root): each.reason for each in found.problems}
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY, Reader
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from tests.scans import nothing
 from tests.trees import Built, image, index, make_images, write_image
 from tests.waiting import until
@@ -39,7 +40,7 @@ def reads(action: Callable[[], object]) -> bool:
     return bytes_read(action) > LARGE
 
 
-def tags(found: Scan) -> dict[str, str]:
+def tags(found: Tree) -> dict[str, str]:
     return {f"{each.repository}:{each.tag}": each.digest for each in found.images}
 
 
@@ -66,7 +67,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Trees with ``a:1`` and the index ``b:1``, old enough for their timestamps to be trusted."""
     top = tmp_path_factory.mktemp("trees")
     content = {"a": {"1": large("a")}, "b": {"1": index(image("b"), image("c"))}}
-    roots = [make_images(top / str(number), content) for number in range(16)]
+    roots = [make_images(top / str(number), content) for number in range(18)]
     made = time.time()
     until(time.time, lambda now: now > made + SETTLED_SECONDS)
     return iter(roots)
@@ -147,6 +148,36 @@ def test_a_light_scan_looks_at_every_file_of_an_incomplete_image(root: Path, sca
     assert list(tags(scanner.full())) == ["b:1"]
     path.write_bytes(content)
     assert list(tags(scanner.light())) == ["a:1", "b:1"]
+
+
+def test_why_an_image_is_refused_is_remembered(root: Path, scanner: Scanner) -> None:
+    """Else whoever has large manifests of images that lack something has them read in each look."""
+    missing = blob(root / "a" / "1")
+    missing.unlink()
+    made = time.time()
+    until(time.time, lambda now: now > made + SETTLED_SECONDS)
+    first = scanner.full()
+    assert first.unfinished == {("a", "1")}
+    for again in (scanner.full, scanner.light):
+        assert not reads(again)
+        assert again() == first
+    missing.write_bytes(b"x")
+    (problem,) = scanner.light().problems
+    assert "has 1 bytes instead of" in problem.reason
+
+
+def test_many_large_manifests_are_read_some_in_each_look(tmp_path: Path) -> None:
+    """So that nobody waits long for what another has dropped."""
+    root = tmp_path / "images"
+    for number in range(12):
+        built = image(str(number), annotations={"padding": "x" * (3 << 20)})
+        write_image(root / f"large:{number}", built)
+    write_image(root / "small:1", image("small"))
+    scanner = Scanner(root, reader=ANYBODY)
+    made = time.time()
+    until(time.time, lambda now: now > made + SETTLED_SECONDS)
+    counts = [len(scanner.full().images) for _ in range(4)]
+    assert counts == [6, 11, 13, 13]
 
 
 def test_a_full_scan_sees_a_blob_that_was_truncated_in_place(root: Path, scanner: Scanner) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from tests.clients.real_images import skopeo
 from tests.remedies import cure, run
 from tests.trees import (
@@ -25,11 +26,11 @@ from tests.trees import (
 )
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path) -> Tree:
     return Scanner(root, reader=ANYBODY).full()
 
 
-def names(found: Scan) -> list[str]:
+def names(found: Tree) -> list[str]:
     return [f"{each.repository}:{each.tag}" for each in found.images]
 
 

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY, me
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.tree import Tree
 from tests.remedies import run
 from tests.scans import nothing
 from tests.trees import Built, image, index, make_images, write_image
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path) -> Tree:
     return Scanner(root, reader=ANYBODY).full()
 
 
-def names(found: Scan) -> list[str]:
+def names(found: Tree) -> list[str]:
     return [f"{each.repository}:{each.tag}" for each in found.images]
 
 
-def reasons(found: Scan, root: Path) -> dict[str, str]:
+def reasons(found: Tree, root: Path) -> dict[str, str]:
     """The reason of each Problem, by its path below the root."""
     return {os.path.relpath(problem.path, root): problem.reason for problem in found.problems}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import ANYBODY
-from scr_watchd.images.scan import Scan, Scanner
+from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import LOSING_SECONDS, QUIET_SECONDS, Ripening, key_of
+from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
@@ -21,7 +22,7 @@ BOTH = index(AMD64, ARM64, platforms=("linux/amd64", "linux/arm64/v8"))
 SPARSE = without(BOTH, ARM64)
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path) -> Tree:
     return Scanner(root, reader=ANYBODY).full()
 
 
@@ -114,7 +115,7 @@ def test_a_platform_that_is_nonsense_is_called_by_its_digest(tmp_path: Path, pla
 # -- when something changed last ---------------------------------------------------------------------
 
 
-def changed(found: Scan) -> int:
+def changed(found: Tree) -> int:
     (moment,) = found.changed.values()
     return moment
 
@@ -202,7 +203,7 @@ def test_what_waits_is_left_out_and_held_on_to(tmp_path: Path) -> None:
     later = found.without(unripe)
     assert [each.tag for each in later.images] == ["2"]
     assert later.unfinished == {("app", "1")}
-    assert later.look_again_at == one.until
+    assert later.unripe == (one,)
     assert found.without(()) is found
 
 

@@ -140,9 +140,15 @@ class Clerk:
         return path
 
     def submit(
-        self, path: Path, digest: Digest = SHA256, *, owner: tuple[str, str] = OWNER, urgent: bool = True
+        self,
+        path: Path,
+        digest: Digest = SHA256,
+        *,
+        owner: tuple[str, str] = OWNER,
+        urgent: bool = True,
+        uid: int = 0,
     ) -> Job:
-        job = Job(str(path.parent.relative_to(self.root)), path.name, identity(path.lstat()), digest)
+        job = Job(str(path.parent.relative_to(self.root)), path.name, identity(path.lstat()), digest, uid)
         self.hasher.submit(job, owner=owner, urgent=urgent)
         return job
 
@@ -273,6 +279,24 @@ def test_there_is_one_thread_and_it_is_nice_and_there_is_none_without_work(clerk
         nice = until(lambda: _nice(thread.native_id or 0), lambda nice: nice > 0)
         assert nice == _nice(threading.get_native_id()) + 10
     clerk.news(11)
+
+
+def test_what_one_user_drops_keeps_another_waiting_for_a_turn_at_most(clerk: Clerk) -> None:
+    with busy(clerk):
+        job = clerk.submit(clerk.write("blob"), uid=1000)
+        assert until(clerk.hasher.news, seconds=5) == {OWNER}
+        assert clerk.result(job) is True
+        assert not clerk.hasher.is_idle, "the other goes on"
+    clerk.news(1)
+
+
+def test_what_is_deleted_is_not_read_to_its_end(clerk: Clerk) -> None:
+    path = clerk.write("endless", b"")
+    os.truncate(path, 2**40)
+    clerk.submit(path)
+    path.unlink()
+    assert clerk.news() == [OWNER]
+    assert clerk.hasher.is_idle
 
 
 def _nice(task: int) -> int:

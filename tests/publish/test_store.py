@@ -14,23 +14,23 @@ from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.place import StorePlace, choose
-from scr_watchd.publish.store import Store
+from tests.stores import Stored
 from tests.trees import image, index, make_images, write_image
 
 APP, ONE = RepositoryName("app"), Tag("1")
 
-Make = Callable[[], tuple[Store, Scanner]]
+Make = Callable[[], tuple[Stored, Scanner]]
 
 
 @pytest.fixture(params=["hard", "symbolic"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Store, Scanner]:
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Stored, Scanner]:
     root = make_images(tmp_path / "images", {"app": {"1": image("one")}})
     obstacle = "" if request.param == "hard" else "the test says so"
     place = StorePlace(tmp_path / "store", str(tmp_path / "store"), str(root), obstacle)
-    return root, Store(place, root), Scanner(root, reader=ANYBODY)
+    return root, Stored(place, root), Scanner(root, reader=ANYBODY)
 
 
-def blob_files(store: Store, name: str = "app") -> dict[str, bytes]:
+def blob_files(store: Stored, name: str = "app") -> dict[str, bytes]:
     directory = store.place.path / name / ".blobs" / "sha256"
     return (
         {f"sha256:{path.name}": path.read_bytes() for path in directory.iterdir()}
@@ -39,15 +39,15 @@ def blob_files(store: Store, name: str = "app") -> dict[str, bytes]:
     )
 
 
-def copies(store: Store, name: str = "app") -> dict[str, Path]:
+def copies(store: Stored, name: str = "app") -> dict[str, Path]:
     return {path.name: path for path in (store.place.path / name / ".manifests").glob("*/*")}
 
 
-def test_every_blob_is_linked_and_every_manifest_copied(made: tuple[Path, Store, Scanner]) -> None:
+def test_every_blob_is_linked_and_every_manifest_copied(made: tuple[Path, Stored, Scanner]) -> None:
     root, store, scanner = made
     built = index(image("a"), image("b"))
     write_image(root / "multi" / "1", built)
-    taken = store.take(scanner.full().images)
+    taken = store.take(scanner.full())
     images, problems = taken.images, taken.problems
     assert (len(images), problems) == (2, ())
     assert blob_files(store, "multi") == built.blobs
@@ -67,8 +67,8 @@ def test_two_manifests_of_one_size_have_different_times_and_replicas_agree(tmp_p
     for replica in ("a", "b"):
         root = make_images(tmp_path / replica / "images", {"app": {"1": image("one"), "2": image("two")}})
         place = StorePlace(tmp_path / replica / "store", "/x", str(root), "")
-        store = Store(place, root)
-        store.take(Scanner(root, reader=ANYBODY).full().images)
+        store = Stored(place, root)
+        store.take(Scanner(root, reader=ANYBODY).full())
         found = copies(store).values()
         times.append({path.name: (path.stat().st_size, path.stat().st_mtime) for path in found})
     assert times[0] == times[1]
@@ -78,8 +78,8 @@ def test_two_manifests_of_one_size_have_different_times_and_replicas_agree(tmp_p
 def test_the_bytes_outlive_a_directory_that_is_wiped_where_links_are_hard(tmp_path: Path) -> None:
     built = image("one")
     root = make_images(tmp_path / "images", {"app": {"1": built}})
-    store = Store(StorePlace(tmp_path / "store", "/x", str(root), ""), root)
-    store.take(Scanner(root, reader=ANYBODY).full().images)
+    store = Stored(StorePlace(tmp_path / "store", "/x", str(root), ""), root)
+    store.take(Scanner(root, reader=ANYBODY).full())
     for path in (root / "app" / "1").iterdir():
         path.unlink()
     assert blob_files(store) == built.blobs
@@ -88,37 +88,37 @@ def test_the_bytes_outlive_a_directory_that_is_wiped_where_links_are_hard(tmp_pa
     assert {str(blob.digest) for blob in found.blobs} == set(built.blobs)
 
 
-def test_an_image_of_which_the_store_lost_something_is_not_there(made: tuple[Path, Store, Scanner]) -> None:
+def test_an_image_of_which_the_store_lost_something_is_not_there(made: tuple[Path, Stored, Scanner]) -> None:
     _, store, scanner = made
     built = image("one")
-    store.take(scanner.full().images)
+    store.take(scanner.full())
     assert store.image(APP, ONE, Digest(built.digest)) is not None
     next((store.place.path / "app" / ".blobs" / "sha256").iterdir()).unlink()
     assert store.image(APP, ONE, Digest(built.digest)) is None
     assert store.image(RepositoryName("other"), ONE, Digest(built.digest)) is None
 
 
-def test_prune_removes_what_no_image_needs_and_nothing_else(made: tuple[Path, Store, Scanner]) -> None:
+def test_prune_removes_what_no_image_needs_and_nothing_else(made: tuple[Path, Stored, Scanner]) -> None:
     root, store, scanner = made
     write_image(root / "app" / "2", image("two"))
     write_image(root / "gone" / "deep" / "1", image("gone"))
-    store.take(scanner.full().images)
+    store.take(scanner.full())
     for path in sorted((root / "gone").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    store.prune(store.take(scanner.full().images).images)
+    store.prune(store.take(scanner.full()).images)
     assert blob_files(store) == image("one").blobs | image("two").blobs
     assert not (store.place.path / "gone").exists()
     assert set(copies(store)) == {image(seed).digest[7:] for seed in ("one", "two")}
 
 
 def test_repositories_whose_names_look_like_parts_of_the_store_do_not_collide(
-    made: tuple[Path, Store, Scanner],
+    made: tuple[Path, Stored, Scanner],
 ) -> None:
     root, store, scanner = made
     names = ["manifests", f"manifests/sha256/{'a' * 64}", "app/sha256", "blobs"]
     for name in names:
         write_image(root / name / "1", image(name))
-    taken = store.take(scanner.full().images)
+    taken = store.take(scanner.full())
     store.prune(taken.images)
     assert taken.problems == ()
     for name in names:
@@ -126,7 +126,7 @@ def test_repositories_whose_names_look_like_parts_of_the_store_do_not_collide(
 
 
 def test_a_file_that_changed_since_the_scan_is_a_problem_and_not_published(
-    made: tuple[Path, Store, Scanner],
+    made: tuple[Path, Stored, Scanner],
 ) -> None:
     root, store, scanner = made
     write_image(root / "other" / "1", image("other"))
@@ -139,7 +139,7 @@ def test_a_file_that_changed_since_the_scan_is_a_problem_and_not_published(
     assert "it changed while it was published" in problems[0].reason
 
 
-def test_a_manifest_that_changed_since_the_scan_is_not_copied(made: tuple[Path, Store, Scanner]) -> None:
+def test_a_manifest_that_changed_since_the_scan_is_not_copied(made: tuple[Path, Stored, Scanner]) -> None:
     root, store, scanner = made
     scan = scanner.full()
     manifest = root / "app" / "1" / "manifest.json"
@@ -151,7 +151,7 @@ def test_a_manifest_that_changed_since_the_scan_is_not_copied(made: tuple[Path, 
 
 
 def test_a_blob_that_was_exchanged_for_a_symbolic_link_is_never_followed(
-    made: tuple[Path, Store, Scanner],
+    made: tuple[Path, Stored, Scanner],
 ) -> None:
     root, store, scanner = made
     scan = scanner.full()
@@ -165,7 +165,7 @@ def test_a_blob_that_was_exchanged_for_a_symbolic_link_is_never_followed(
     assert (images, len(problems)) == ((), 1)
 
 
-def test_a_lost_store_is_built_again(made: tuple[Path, Store, Scanner]) -> None:
+def test_a_lost_store_is_built_again(made: tuple[Path, Stored, Scanner]) -> None:
     _, store, scanner = made
     scan = scanner.full()
     store.take(scan.images)
@@ -178,23 +178,23 @@ def test_a_lost_store_is_built_again(made: tuple[Path, Store, Scanner]) -> None:
 def test_symbolic_links_move_on_when_the_directory_they_lead_to_goes(tmp_path: Path) -> None:
     built = image("shared")
     root = make_images(tmp_path / "images", {"app": {"1": built, "2": built}})
-    store = Store(StorePlace(tmp_path / "store", "/x", str(root), "the test says so"), root)
+    store = Stored(StorePlace(tmp_path / "store", "/x", str(root), "the test says so"), root)
     scanner = Scanner(root, reader=ANYBODY)
-    store.take(scanner.full().images)
+    store.take(scanner.full())
     for tag in ("1", "2"):
         if (root / "app" / tag).exists():
             target = next((store.place.path / "app/.blobs/sha256").iterdir()).readlink()
             if f"/app/{tag}/" in str(target):
                 shutil.rmtree(root / "app" / tag)
                 break
-    store.prune(store.take(scanner.full().images).images)
+    store.prune(store.take(scanner.full()).images)
     assert blob_files(store) == built.blobs
 
 
 def test_symbolic_links_lead_where_nginx_sees_the_tree(tmp_path: Path) -> None:
     root = make_images(tmp_path / "images", {"app": {"1": image("one")}})
-    store = Store(StorePlace(tmp_path / "store", "/store", "/srv/images", "the test says so"), root)
-    store.take(Scanner(root, reader=ANYBODY).full().images)
+    store = Stored(StorePlace(tmp_path / "store", "/store", "/srv/images", "the test says so"), root)
+    store.take(Scanner(root, reader=ANYBODY).full())
     for link in (tmp_path / "store/app/.blobs/sha256").iterdir():
         assert link.readlink() == Path(f"/srv/images/app/1/{link.name}")
     assert store.image(APP, ONE, Digest(image("one").digest)) is not None
@@ -235,12 +235,12 @@ def test_pruning_a_repository_of_many_tags_compares_each_but_a_few_times(
         tmp_path / "images", {"app": {f"{n:03}": image(f"{n}", layers=0) for n in range(tags)}}
     )
     store, scanner = (
-        Store(StorePlace(tmp_path / "store", "/x", str(root), ""), root),
+        Stored(StorePlace(tmp_path / "store", "/x", str(root), ""), root),
         Scanner(root, reader=ANYBODY),
     )
-    store.prune(store.take(scanner.full().images).images)
+    store.prune(store.take(scanner.full()).images)
     write_image(root / "app" / f"{tags - 1:03}", image("another", layers=0))
-    taken = store.take(scanner.full().images)
+    taken = store.take(scanner.full())
     compared = 0
     equal = Image.__eq__
 
@@ -267,6 +267,6 @@ def test_a_stop_ends_it_within_a_blob_that_is_hashed(tmp_path: Path) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        Store(place, root, hasher=Hasher(root, lambda: None), progress=progress).take(images)
-    assert blob_files(Store(place, root)) == {}
-    assert Store(place, root, hasher=Hasher(root, lambda: None)).take(images).images == images
+        Stored(place, root, hasher=Hasher(root, lambda: None), progress=progress).take(images)
+    assert blob_files(Stored(place, root)) == {}
+    assert Stored(place, root, hasher=Hasher(root, lambda: None)).take(images).images == images

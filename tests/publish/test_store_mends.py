@@ -16,8 +16,8 @@ from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.place import StorePlace
-from scr_watchd.publish.store import Store, Taken
 from tests.nginxes import require
+from tests.stores import Stored, Taken
 from tests.trees import OCI_MANIFEST, Built, descriptor, digest_of, image, index, make_images, write_image
 from tests.waiting import until
 
@@ -42,11 +42,11 @@ class Tree:
         obstacle = "the test says so" if symbolic else ""
         place = StorePlace(store, str(store), str(root), obstacle)
         hasher = Hasher(root, lambda: None) if verify else None
-        self.store = Store(place, root, hasher=hasher, trusting=trusting)
+        self.store = Stored(place, root, hasher=hasher, trusting=trusting)
         self.scanner = Scanner(root, reader=ANYBODY)
 
     def take(self) -> Taken:
-        return self.store.take(self.scanner.full().images)
+        return self.store.take(self.scanner.full())
 
     def take_until_done(self) -> Taken:
         """Take until no image waits for its hashes."""
@@ -680,7 +680,7 @@ def test_a_problem_of_a_root_that_is_no_utf8_is_printable(tmp_path: Path) -> Non
     directory = write_image(root / "app" / "1", image("one"))
     scan = Scanner(root, reader=ANYBODY).full()
     next(path for path in directory.iterdir() if len(path.name) == 64).write_bytes(b"longer than before")
-    store = Store(StorePlace(tmp_path / "store", "/x", str(root), ""), root)
+    store = Stored(StorePlace(tmp_path / "store", "/x", str(root), ""), root)
     (problem,) = store.take(scan.images).problems
     assert problem.path == rf"{tmp_path}/im\xffages/app/1"
     assert str(problem).isascii()

@@ -13,10 +13,10 @@ from scr_watchd.oci.catalog import Catalog, CatalogBuilder
 from scr_watchd.oci.manifest import MediaType
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.place import StorePlace
-from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Rendered, render
 from tests.http import Response
 from tests.nginxes import Running, nginx_with
+from tests.stores import Stored
 from tests.trees import Built, digest_of, make_images
 
 OURS = "include hash.conf; include http.conf;"
@@ -125,7 +125,7 @@ def stored(root: Path, store: Path) -> Catalog:
     """Scan ``root`` and take all of it into ``store``; nothing may be wrong with it."""
     scan = Scanner(root, reader=ANYBODY).full()
     assert not scan.problems, "\n".join(map(str, scan.problems))
-    taken = Store(StorePlace(store, str(store), str(root), ""), root).take(scan.images)
+    taken = Stored(StorePlace(store, str(store), str(root), ""), root).take(scan)
     images, problems = taken.images, taken.problems
     assert not problems, "\n".join(map(str, problems))
     return catalog_of(images)

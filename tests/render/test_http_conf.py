@@ -19,7 +19,7 @@ from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer, Repository
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.render import quote
-from scr_watchd.render.http_conf import Memory, Rendered, fixed, initial, render, static
+from scr_watchd.render.http_conf import Fragment, Rendered, fixed, fragments_of, initial, render, static
 from scr_watchd.render.lists import page_maps
 from tests.nginxes import binaries, nginx_with
 from tests.render.site import catalog_with, serving, site, store_of
@@ -138,7 +138,8 @@ def test_equal_catalogs_have_equal_bytes_in_whatever_order_they_were_found() -> 
 
 def test_what_is_remembered_of_repositories_makes_no_difference() -> None:
     """They come, go, change, take another's number, and have names that need more than a line."""
-    chance, memory, repositories = random.Random(1), Memory(), dict[str, Repository]()
+    chance, repositories = random.Random(1), dict[str, Repository]()
+    known: dict[RepositoryName, Fragment] = {}
     for step in range(200):
         name = chance.choice("abcdefgh")
         if chance.random() < 0.3:
@@ -148,9 +149,9 @@ def test_what_is_remembered_of_repositories_makes_no_difference() -> None:
             made = catalog_with([(name, tag, b"%d" % (step % 3)) for tag in tags])
             repositories[name] = made.repositories[0]
         catalog = Catalog(tuple(repositories[each] for each in sorted(repositories)))
-        assert render(catalog, store="/s", memory=memory).files == render(catalog, store="/s").files
-    assert render(Catalog(), store="/s", memory=memory).files == render(Catalog(), store="/s").files
-    assert memory == {}, "what is not there any more is forgotten"
+        fragments = fragments_of(catalog, known)
+        assert render(catalog, store="/s", fragments=fragments).files == render(catalog, store="/s").files
+        known |= {each.repository.name: each for each in fragments}
 
 
 def test_the_id_changes_with_whatever_is_served() -> None:

@@ -1,0 +1,89 @@
+"""All that is remembered of a repository from one pass to the next: each fact once."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from operator import is_
+
+from scr_watchd.daemon.resolve import Served
+from scr_watchd.images.tree import RepositoryImages, Tree
+from scr_watchd.oci.catalog import Catalog, Problem, Repository
+from scr_watchd.oci.names import RepositoryName
+from scr_watchd.publish.link import Linked
+from scr_watchd.render.http_conf import Fragment, fragments_of
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the tree had, what is in the store of that, what it was resolved to, and how that was rendered.
+    Each step looks again at what is not the very same object; an entry that is forgotten makes a pass dearer,
+    and finds the same."""
+
+    found: RepositoryImages | None = None
+    linked: Linked = field(default_factory=Linked)
+    served: Served = field(default_factory=Served)
+    fragment: Fragment | None = None
+    is_tidy: bool = False
+    """Whether the store has nothing of it but what it needs."""
+
+    def forget(self) -> None:
+        """Look at all of it again."""
+        self.found, self.linked, self.is_tidy = None, Linked(), False
+
+    def is_at_rest(self, found: RepositoryImages | None, published: Repository | None) -> bool:
+        """Whether there is nothing to do, if the tree has that and that was published."""
+        return (
+            self.found is found
+            and self.served.repository is published
+            and self.is_tidy
+            and not self.linked.problems
+            and not self.served.only_stored
+            and not self.linked.is_disturbed
+        )
+
+    @property
+    def is_gone(self) -> bool:
+        return self.found is None and self.served.repository is None
+
+
+class Entries(dict[RepositoryName, Entry]):
+    """Those of all repositories that the tree has, or that are published."""
+
+    def dirty(
+        self, tree: Tree, published: Iterable[Repository], hashed: Collection[str]
+    ) -> list[RepositoryName]:
+        """The repositories with something to do, ``hashed`` images among them."""
+        known = {each.name: each for each in published}
+        new = [name for name in tree.repositories if name not in self]
+        return new + [
+            name
+            for name, entry in self.items()
+            if name in hashed or not entry.is_at_rest(tree.repositories.get(name), known.get(name))
+        ]
+
+    def forget(self) -> None:
+        for entry in self.values():
+            entry.forget()
+
+    def catalog(self, before: Catalog) -> Catalog:
+        """All that is to be served: ``before`` itself if that is the same."""
+        served = [self[name].served.repository for name in sorted(self)]
+        found = tuple(each for each in served if each is not None)
+        is_same = len(found) == len(before.repositories) and all(map(is_, found, before.repositories))
+        return before if is_same else Catalog(found)
+
+    def fragments(self, catalog: Catalog) -> list[Fragment]:
+        """Of ``catalog``, each rendered only if it is not what it was."""
+        known = {name: each.fragment for name, each in self.items() if each.fragment is not None}
+        found = fragments_of(catalog, known)
+        for each in found:
+            self[each.repository.name].fragment = each
+        return found
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for each in self.values() for problem in each.linked.problems]
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for their hashes."""
+        return sum(len(each.linked.waiting) for each in self.values())

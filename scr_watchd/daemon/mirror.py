@@ -1,0 +1,436 @@
+"""One pass: look at the tree and make nginx serve it. What is the same costs nothing.
+
+look -> link -> resolve -> render -> publish -> prune
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from scr_watchd.daemon.entry import Entries, Entry
+from scr_watchd.daemon.guard import Guard, is_another
+from scr_watchd.daemon.metrics import Tally
+from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
+from scr_watchd.daemon.resolve import Holding, Offer, Policy, Resolved, Served, resolve
+from scr_watchd.daemon.tidy import tidy
+from scr_watchd.errors import ScrWatchdError
+from scr_watchd.files import FileId, Reader
+from scr_watchd.images.scan import Scanner
+from scr_watchd.images.sparse import Ripening, Unripe
+from scr_watchd.images.tree import Renames, RepositoryImages, Tree
+from scr_watchd.oci.catalog import Catalog, Image, Problem, Reference, Repository, former_names, told
+from scr_watchd.oci.names import Digest, RepositoryName
+from scr_watchd.publish import state as records
+from scr_watchd.publish.nginx import NginxError
+from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
+from scr_watchd.publish.publisher import Publisher
+from scr_watchd.publish.state import REQUESTS, Record, Request
+from scr_watchd.publish.store import Store, remark
+from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
+from scr_watchd.words import printable
+
+_LOW_DISK = 0.05
+_LOW_DISK_GRACE_SECONDS = 60.0
+_PRUNE_SECONDS = 60.0  # `prune` without --now spares the pulls that are under way
+
+
+class Render(Protocol):
+    def __call__(
+        self, catalog: Catalog, *, store: str, follow_links: bool, fragments: list[Fragment]
+    ) -> Rendered: ...
+
+
+@dataclass(slots=True)
+class Host:
+    """What a pass asks the machine for.
+
+    ``open_store`` chooses the store's place and opens it, trusting what the tree has already or not; it is
+    called once there is a root to link from. ``worker_user`` tells who must be able to read what is served,
+    ``None`` while nobody can tell, and ``keep_lock`` makes sure that the state directory is still ours
+    alone. Workers of nginx that run as root could read whatever a link leads to.
+    """
+
+    open_store: Callable[[bool], Store]
+    worker_user: Callable[[], Reader | None]
+    keep_lock: Callable[[], None] = lambda: None
+    is_reader_known: bool = False
+    has_root_workers: bool = False
+
+
+@dataclass(slots=True)
+class Mirror:
+    """Keeps nginx in step with one tree. ``render`` knows what is the same for all generations."""
+
+    scanner: Scanner
+    publisher: Publisher
+    host: Host
+    render: Render
+    policy: Policy
+    tally: Tally = field(default_factory=Tally)
+    store: Store | None = None
+    found: Found = field(default_factory=Found)
+    entries: Entries = field(default_factory=Entries)
+    ripening: Ripening = field(default_factory=Ripening)
+    _ripened: tuple[Tree, tuple[Unripe, ...], Tree] = field(default_factory=lambda: (Tree(), (), Tree()))
+    _guard: Guard = field(default_factory=Guard)
+    _tree: Tree | None = None
+    _rendered: tuple[str, str, bool] | None = None
+    """The generation that the entries render to, the store in it, and whether it follows links."""
+
+    def recall(self) -> str:
+        """Take up what the last daemon left. Returns what was wrong with that, or an empty text. Raises
+        ``OSError`` if the state directory cannot be used."""
+        damaged = self.publisher.recall(is_whole)
+        published = self.publisher.current.catalog.repositories
+        self.entries = Entries({each.name: Entry(served=Served(each)) for each in published})
+        return damaged
+
+    @property
+    def is_in_flux(self) -> bool:
+        """Whether the next look may find something else with nothing having happened in between: an image
+        that changes, or one that is served from symbolic links into a directory that is being emptied."""
+        is_hard = self.store is not None and self.store.place.hard_links
+        return bool(self.entries.problems or (self.found.pinned and not is_hard))
+
+    def run_pass(self, *, full: bool) -> Outcome:
+        """Make one pass, with a full or a light look at the tree; what it saw is ``found``."""
+        try:
+            try:
+                return self._pass(full=full)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._make_room():
+                    return self._pass(full=full)
+                raise
+        except NginxError as error:
+            return Failed(str(error))
+        except ScrWatchdError as error:
+            return Failed(f"{error.message}: {error.hint}")
+        except OSError as error:
+            if error.filename in (self.scanner.root, str(self.scanner.root)):
+                return Failed(
+                    f"the images directory {self.scanner.root} cannot be read: {error.strerror}. What was "
+                    "published stays; mount or create the directory and it is looked at again"
+                )
+            where = error.filename or self.publisher.state.path  # a full disk is told of without a name
+            return Failed(f"{where}: {error.strerror or error}. What was published stays")
+        finally:
+            if self.store is not None:
+                self.store.prover.hash_the_rest()
+
+    def _pass(self, *, full: bool) -> Outcome:
+        self.host.keep_lock()
+        self._learn_reader()
+        began, before = time.time(), self._tree
+        with self._guard.watching(self.scanner.root):
+            seen = self._look(full=full)
+        store = self._store_of(seen.root)
+        tree = self._tree = self._ripe(seen, store)
+        current = self.publisher.ensure_current()
+        self.publisher.look_for_another()
+        hashed = store.prover.begin()
+        dirty = self.entries.dirty(tree, self.publisher.current.catalog.repositories, hashed)
+        form = store.place.seen_as, not self.host.has_root_workers
+        asked = self._asked()
+        if not self.publisher.generations.is_intact(current):
+            self._rendered = None
+        outcome: Outcome
+        if tree is before and not dirty and not asked and self._rendered == (current, *form):
+            is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
+            outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
+        else:
+            outcome = self._make_so(tree, store, dirty, hashed, form, asked)
+        if not isinstance(outcome, Rejected | Deferred):
+            self._guard.has_moved = False
+        store.prover.end(began=began if full else None)
+        return outcome
+
+    def _make_so(
+        self,
+        tree: Tree,
+        store: Store,
+        dirty: Collection[RepositoryName],
+        hashed: dict[str, set[str]],
+        form: tuple[str, bool],
+        asked: dict[Request, str],
+    ) -> Outcome:
+        publisher, current = self.publisher, self.publisher.ensure_current()
+        publisher.reached("scan")
+        self._link(tree, store, dirty, hashed)
+        publisher.reached("store")
+        images = {name: self.entries[name].linked.images for name in dirty}
+        resolved = self._resolve(tree, store, images, self._policy(store, asked))
+        self._guard.hold(resolved.held_since)
+        for name, served in resolved.served.items():
+            self.entries[name].served = served
+        catalog = self.entries.catalog(publisher.current.catalog)
+        self.found = self._found(tree, store, catalog, resolved)
+        generation, files = current, None
+        if catalog is not publisher.current.catalog or self._rendered != (current, *form):
+            fragments = self.entries.fragments(catalog)
+            rendered = self.render(catalog, store=form[0], follow_links=form[1], fragments=fragments)
+            generation = rendered.id
+            if generation != current or not publisher.generations.is_intact(current):
+                files = rendered.files
+            self._rendered = (generation, *form)
+        record = self._record(generation, catalog, resolved, tree.root)
+        if generation == current and publisher.is_confirmed:
+            publisher.note(record)
+            outcome: Outcome = Unchanged(current)
+        else:
+            outcome = publisher.publish(record, files)
+            self.found = replace(self.found, advice=publisher.site.untested)
+        if not isinstance(outcome, Rejected | Deferred):
+            for what, text in asked.items():
+                if records.requested(publisher.state, what) == text:  # else it came later
+                    records.answered(publisher.state, what)
+        self._tidy(store, dirty, resolved, outcome, before=current)
+        if isinstance(outcome, Published | Unconfirmed):
+            publisher.reached("prune")
+        return outcome
+
+    # -- what there is -------------------------------------------------------------------------------
+
+    def _look(self, *, full: bool) -> Tree:
+        with (self.tally.full_scan if full else self.tally.light_scan).measured():
+            return self.scanner.full() if full else self.scanner.light()
+
+    def _ripe(self, tree: Tree, store: Store) -> Tree:
+        """The tree without the sparse images that are not served yet; the very object of before if nothing
+        has changed."""
+        if not tree.changed:
+            return tree
+        published = {each.name: each.tags for each in self.publisher.current.catalog.repositories}
+
+        def served(image: Image) -> Image | None:
+            digest = published.get(image.repository, {}).get(image.tag) if image.tag is not None else None
+            return store.image(image.repository, image.tag, digest) if digest is not None else None
+
+        unripe = self.ripening.unripe(tree.images, tree.changed, now=time.time(), served=served)
+        if (tree, unripe) != self._ripened[:2] or tree is not self._ripened[0]:
+            self._ripened = tree, unripe, tree.without(unripe, self._ripened[2])
+        return self._ripened[2]
+
+    def _learn_reader(self) -> None:
+        if not self.host.is_reader_known:
+            reader = self.host.worker_user()
+            if reader is not None:
+                if reader != self.scanner.reader:
+                    self.entries.forget()
+                self.scanner.reader = reader
+                self.host.is_reader_known = True
+
+    def _store_of(self, root: FileId) -> Store:
+        """The store, opened again for another root: where links can be made may be elsewhere then. Not for
+        one that may only be the mount point of a disk that is away."""
+        is_known = not is_another(root, self.publisher.current.root)
+        if self.store is None or (is_known and self.store.root_id != root):
+            self.store = self.host.open_store(self.publisher.is_new)
+            self.store.root_id = root
+            self.entries.forget()
+        elif self.store.place.may_pass and (again := self.host.open_store(False)).place.hard_links:  # noqa: FBT003
+            self.store, again.root_id = again, root
+            self.entries.forget()
+        return self.store
+
+    def _asked(self) -> dict[Request, str]:
+        found = {what: records.requested(self.publisher.state, what) for what in REQUESTS}
+        return {what: text for what, text in found.items() if text is not None}
+
+    # -- what to serve -------------------------------------------------------------------------------
+
+    def _link(
+        self,
+        tree: Tree,
+        store: Store,
+        names: Iterable[RepositoryName],
+        hashed: dict[str, set[str]],
+    ) -> None:
+        """Bring what the tree has into the store."""
+        for name in names:
+            self.entries.setdefault(name, Entry()).is_tidy = False
+        linked: set[RepositoryName] = set()
+        todo, again = list(names), False
+        try:
+            with store.linking(tree.root, self.scanner.reader, hashed) as linker:
+                while todo:
+                    for name in todo:
+                        entry = self.entries[name]
+                        images = _found_in(tree, name).images
+                        published = _published(entry.served.repository)
+                        entry.linked = linker.link(name, images, entry.linked, published, again=again)
+                        linked.add(name)
+                    rotten, linker.rotten = linker.rotten, []
+                    # what is rotten may have been served for others too
+                    todo = sorted({name for each in rotten for name in store.drop(each, self.entries)})
+                    again = True
+        except BaseException:
+            for name in (*linked, *todo):
+                self.entries[name].forget()
+            raise
+        for name in linked:
+            entry = self.entries[name]
+            entry.found = tree.repositories.get(name)
+            remark(entry.linked)
+
+    def _policy(self, store: Store, asked: dict[Request, str]) -> Policy:
+        now, pruned = time.time(), asked.get("prune")
+        return replace(
+            self.policy,
+            grace_seconds=_grace(self.policy.grace_seconds, store),
+            pruned=float("-inf") if pruned is None else now if pruned == "now" else now - _PRUNE_SECONDS,
+            accepted="accept" in asked,
+        )
+
+    def _resolve(
+        self,
+        tree: Tree,
+        store: Store,
+        images: Mapping[RepositoryName, tuple[Image, ...]],
+        policy: Policy,
+    ) -> Resolved:
+        """What to serve of the repositories of which these ``images`` are in the store."""
+        before = self.publisher.current
+        published = {each.name: each for each in before.catalog.repositories}
+        leaving: dict[RepositoryName, dict[Digest, float]] = {}
+        for (name, digest), since in before.leaving.items():
+            leaving.setdefault(name, {})[digest] = since
+        holding = Holding(
+            tags=sum(len(each.tags) for each in before.catalog.repositories),
+            moved=self._guard.has_moved or is_another(tree.root, before.root),
+            since=before.held_since,
+            held_for=self._guard.held_for,
+        )
+        offers = {
+            name: Offer(_found_in(tree, name), some, published.get(name), leaving.get(name, {}))
+            for name, some in images.items()
+        }
+        return resolve(
+            offers,
+            holding,
+            hidden=tree.hidden,
+            is_renamed=Renames(tree.images),
+            stored=store.image,
+            policy=policy,
+            now=time.time(),
+        )
+
+    def _record(self, generation: str, catalog: Catalog, resolved: Resolved, root: FileId) -> Record:
+        before = self.publisher.current.root
+        if resolved.held_since is not None and before != (0, 0):
+            root = before  # it is not the one that we know, until somebody says so
+        leaving = {
+            (name, digest): since
+            for name, served in resolved.served.items()
+            for digest, since in served.leaving.items()
+        }
+        return Record(generation, catalog, leaving, resolved.held_since, root)
+
+    def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
+        listed = [each for each in catalog.repositories if each.listed]
+        return Found(
+            repositories=len(listed),
+            tags=sum(len(each.tags) for each in listed),
+            example=next(((each.name, tag) for each in listed for tag in each.tags), None),
+            problems=told((*tree.problems, *self.entries.problems)),
+            pinned=resolved.pinned,
+            held=resolved.held,
+            held_since=resolved.held_since,
+            waiting=self.entries.waiting,
+            leaving=sum(len(each.leaving) for each in resolved.served.values()),
+            only_stored_bytes=store.only_here(
+                image for each in resolved.served.values() for image in each.only_stored
+            ),
+            sparse={
+                (image.repository, image.tag): image.some_platforms
+                for entry in self.entries.values()
+                for image in entry.served.images
+                if image.absent and image.tag is not None
+            },
+            unripe=tree.unripe,
+            renamed=self._renamed(tree, catalog),
+        )
+
+    def _renamed(self, tree: Tree, catalog: Catalog) -> tuple[tuple[Reference, Reference], ...]:
+        """The old and the new names of images whose layout has several repositories now, for as long as
+        what had the old name can be pulled there."""
+        if not (names := former_names(tree.images)):
+            return ()
+        old, new = self.publisher.current.catalog.tags(), catalog.tags()
+        return tuple(
+            ((name, tag), now)
+            for (name, tag, digest), now in names.items()
+            if (name, tag) not in new
+            and now in new
+            and (old.get((name, tag)) == digest or digest in self.entries.get(name, Entry()).served.leaving)
+        )
+
+    def _tidy(
+        self,
+        store: Store,
+        names: Iterable[RepositoryName],
+        resolved: Resolved,
+        outcome: Outcome,
+        *,
+        before: str,
+    ) -> None:
+        """Remove what nothing needs any more. That it fails does not undo what was published.
+
+        What is held may lie in a store that is away with its disk: of those repositories nothing goes.
+        """
+        try:
+            held = {name for name, _ in resolved.held}
+            tidy(store, self.entries, self._records, names, spare=held, progress=self.scanner.progress)
+            if isinstance(outcome, Published | Unchanged):
+                store.prune_former()
+            if isinstance(outcome, Published | Unconfirmed):
+                self.publisher.tidy(before=before)
+        except OSError as error:
+            path = str(error.filename or store.place.path)
+            reason = f"it cannot be tidied: {error.strerror}"
+            problem = Problem(printable(path), reason, "Look at its owner and mode.")
+            self.found = replace(self.found, problems=(*self.found.problems, problem))
+
+    def _make_room(self) -> bool:
+        """Whether the store could be rid of what is only there for a while: on a full disk that must not
+        wait for a generation without it, which needs room itself."""
+        store, tree = self.store, self._tree
+        if store is None or tree is None:
+            return False
+        images = {name: _found_in(tree, name).images for name in {*self.entries, *tree.repositories}}
+        resolved = self._resolve(tree, store, images, replace(self.policy, grace_seconds=0))
+        if resolved.held_since is not None:
+            return False
+        without = Entries(
+            {
+                name: Entry(linked=self.entries.get(name, Entry()).linked, served=served)
+                for name, served in resolved.served.items()
+            }
+        )
+        return tidy(store, without, self._records, without, progress=self.scanner.progress) > 0
+
+    @property
+    def _records(self) -> tuple[Record, Record]:
+        """What nginx may answer from."""
+        return self.publisher.confirmed, self.publisher.current
+
+
+def _found_in(tree: Tree, name: RepositoryName) -> RepositoryImages:
+    return tree.repositories.get(name) or RepositoryImages(name)
+
+
+def _published(repository: Repository | None) -> set[tuple[str, Digest]]:
+    """The images that nginx may answer with, by what they are called."""
+    if repository is None:
+        return set()
+    return {*repository.tags.items(), *((digest, digest) for digest in repository.manifests)}
+
+
+def _grace(seconds: float, store: Store) -> float:
+    """The grace period, shorter while the disk of the store is nearly full."""
+    disk = os.statvfs(store.place.path)
+    if disk.f_blocks and disk.f_bavail / disk.f_blocks < _LOW_DISK:
+        return min(seconds, _LOW_DISK_GRACE_SECONDS)
+    return seconds

@@ -1,0 +1,396 @@
+"""Brings what a repository has in the tree into the store: links to blobs, copies of manifests.
+
+What is linked is what was judged: a file is opened once, its status is read from that descriptor, and the
+very descriptor is linked. A hard link keeps a blob's bytes while a writer wipes its directory and copies it
+again, so that the last complete version stays pullable. Where none can be made the link is symbolic, and
+only that is lost.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from scr_watchd.files import (
+    FileId,
+    NotRegularError,
+    Reader,
+    file_id,
+    open_directory,
+    open_inside,
+    read_regular,
+)
+from scr_watchd.oci.catalog import Image, ManifestFile, Problem, label
+from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.batch import UNMARKED, Batch, Mark, mark, moment
+from scr_watchd.publish.hashing import identity
+from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.proof import Prover, RottenError, WaitingError, called
+from scr_watchd.words import copy_again, printable
+
+# link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@dataclass(slots=True)
+class Linked:
+    """What the store has of a repository: ``images`` are safe in it, ``waiting`` are not until their bytes
+    are hashed. ``marks`` tell whether others disturb its directories."""
+
+    images: tuple[Image, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    waiting: tuple[Image, ...] = ()
+    is_symbolic: bool = False
+    marks: dict[str, Mark] = field(default_factory=dict)
+
+    @property
+    def is_disturbed(self) -> bool:
+        return any(mark(path) != before for path, before in self.marks.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Rotten:
+    """A file of the tree whose bytes do not have ``digest``."""
+
+    file: FileId
+    digest: Digest
+
+
+class _UnusableError(Exception):
+    """A blob or manifest that cannot be published."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass(slots=True)
+class Linker:
+    """Links from the tree whose directory ``root`` is a descriptor of, and which is shown as ``path``.
+    ``reader`` must be able to read what is served. ``rotten`` grows."""
+
+    place: StorePlace
+    path: Path
+    root: int
+    reader: Reader
+    prover: Prover
+    batch: Batch
+    progress: Callable[[], None]
+    hashed: dict[str, set[str]] = field(default_factory=dict)
+    rotten: list[Rotten] = field(default_factory=list)
+
+    def has(self, link: str, status: os.stat_result, blob: Descriptor) -> bool:
+        """Whether the store has ``blob`` as ``link``."""
+        return is_good(link, status, blob, place=self.place, root=self.path, reader=self.reader)
+
+    def link(
+        self,
+        name: RepositoryName,
+        images: Collection[Image],
+        before: Linked,
+        published: Collection[tuple[str, Digest]],
+        *,
+        again: bool = False,
+    ) -> Linked:
+        """Link and copy what ``images`` of a repository need. ``published`` are those that nginx may answer
+        with, by what they are called and digest. With ``again`` also what is ``before``, which is looked at
+        if that is disturbed, or if a file may be gone that a link leads to.
+
+        Raises ``OSError`` if the store cannot be written.
+        """
+        old = {called(image): image for image in before.images}
+        new = {called(image): image for image in images}
+        again = again or before.is_disturbed or not old.keys() <= new.keys()
+        again |= before.is_symbolic and any(new.get(key) is not image for key, image in old.items())
+        hashed = self.hashed.get(name, set())
+        with _Links(self, name, published) as links:
+            links.is_symbolic = before.is_symbolic and not again
+            for image in images:
+                self.progress()
+                known = old.get(called(image))
+                if known is image and not again and called(image) not in hashed:
+                    links.images.append(image)
+                else:
+                    links.attempt(image, has_changed=known is not None and known is not image)
+            marks = {**before.marks, **dict.fromkeys(links.places, UNMARKED)}
+            return Linked(
+                tuple(links.images),
+                tuple(links.problems),
+                tuple(links.waiting),
+                links.is_symbolic,
+                marks if not again else dict.fromkeys(links.places, UNMARKED),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A blob as a file of the tree, in the open directory ``source``; in the store it is, or will be, in
+    the open ``directory``, whose path is ``place``."""
+
+    image: Image
+    blob: Descriptor
+    source: int
+    status: os.stat_result
+    directory: int
+    place: str
+
+    @property
+    def name(self) -> str:
+        return self.blob.digest.hex
+
+
+class _Links:
+    """The links of one repository, whose directories are open meanwhile."""
+
+    def __init__(
+        self, linker: Linker, name: RepositoryName, published: Collection[tuple[str, Digest]]
+    ) -> None:
+        self._to = linker
+        self._name = name
+        self._published = published
+        self._stack = ExitStack()
+        self._directories: dict[str, int] = {}
+        self.images: list[Image] = []
+        self.problems: list[Problem] = []
+        self.waiting: list[Image] = []
+        self.places: set[str] = set()
+        self.is_symbolic = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def attempt(self, image: Image, *, has_changed: bool) -> None:
+        """Link ``image``. One that ``has_changed`` is not believed what the store knows of it."""
+        try:
+            self._image(image, has_changed=has_changed)
+        except _UnusableError as error:
+            shown = printable(f"{self._to.path}/{image.place}")
+            self.problems.append(Problem(shown, error.reason, error.remedy, image.owner))
+        except WaitingError:
+            self.waiting.append(image)
+        else:
+            self.images.append(image)
+
+    def _image(self, image: Image, *, has_changed: bool) -> None:
+        waits = False
+        try:
+            with _sources(self._to.root, image, self._to.reader) as source:
+                for blob in image.blobs:
+                    try:
+                        self._blob(source(blob.digest.algorithm), image, blob, has_changed=has_changed)
+                    except WaitingError:
+                        waits = True  # the others may be hashed meanwhile
+                if waits:
+                    raise WaitingError
+                for manifest in image.manifests:
+                    self._manifest(source(manifest.algorithm), manifest)
+        except (FileNotFoundError, NotADirectoryError, NotRegularError, PermissionError) as error:
+            raise _changed(str(error.strerror)) from error
+
+    # -- blobs -------------------------------------------------------------------------------------
+
+    def _blob(self, source: int, image: Image, blob: Descriptor, *, has_changed: bool) -> None:
+        status = os.stat(blob.digest.hex, dir_fd=source, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != blob.size:
+            raise _changed(f"blob {blob.digest} is not the file it was")
+        if not self._to.reader.may_read(status):
+            raise _changed(f"nginx may not read blob {blob.digest}")
+        directory, place = self._directory(blob.digest.algorithm)
+        self.places.add(place)
+        file = _File(image, blob, source, status, directory, place)
+        existing = _lstat(file.name, directory)
+        if existing is not None and self._to.has(f"{place}/{file.name}", existing, blob):
+            self._look_again(file, existing, has_changed=has_changed)
+            return
+        if self._to.prover.trusting:
+            self._link(file, replace=existing is not None)
+            self._prove(file, wait=False)
+        else:
+            self._prove(file, wait=True)
+            self._link(file, replace=existing is not None)
+
+    def _look_again(self, file: "_File", existing: os.stat_result, *, has_changed: bool) -> None:
+        """At a blob that the store has: was the file written to, or copied anew?"""
+        is_hard, prover = self._to.place.hard_links, self._to.prover
+        is_link = stat.S_ISLNK(existing.st_mode)
+        if is_link:
+            self.is_symbolic = True
+            leads_here = os.readlink(file.name, dir_fd=file.directory) == self._target(file)
+            if leads_here and is_hard:  # of a time when none could be made
+                self._link(file, replace=True)
+        else:
+            leads_here = file_id(existing) == file_id(file.status)
+        # bytes that are there twice: ours are the last link to the old ones, or of another disk
+        is_double = not leads_here and (existing.st_nlink == 1 if is_hard else not is_link)
+        digest = file.blob.digest
+        is_proven = prover.is_proven(file.status if leads_here or is_link else existing, digest)
+        if is_proven and not (has_changed or is_double or prover.is_rotten(file.status, digest)):
+            return
+        is_published = (called(file.image), file.image.digest) in self._published
+        try:
+            proven = self._prove(file, wait=not is_published, is_served=is_published and leads_here)
+        except _UnusableError:
+            if leads_here and is_link:
+                os.unlink(file.name, dir_fd=file.directory)
+                self._to.batch.change(file.place)
+            raise
+        if proven and not leads_here and not is_link:
+            self._link(file, replace=True)
+
+    def _prove(self, file: "_File", *, wait: bool, is_served: bool = False) -> bool:
+        image, digest, status = file.image, file.blob.digest, file.status
+        try:
+            return self._to.prover.prove(
+                file.source, image, file.blob, status, wait=wait, is_served=is_served
+            )
+        except RottenError:
+            if status.st_nlink > 1:
+                self._to.rotten.append(Rotten(file_id(status), digest))
+            directory = image.directory(digest.algorithm)
+            path = f"{self._to.path}/{directory}/{digest.hex}"
+            raise _UnusableError(
+                f"the bytes of {printable(path)} are not those that its name says",
+                _copy_again(f"{self._to.path}/{image.path}", image, path),
+            ) from None
+
+    def _link(self, file: "_File", *, replace: bool) -> None:
+        new = f".{file.name}.new" if replace else file.name
+        if replace:
+            with suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=file.directory)
+        # what was judged is linked, by its descriptor: by its name it could be another by now
+        judged = os.open(file.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=file.source)
+        try:
+            status = os.fstat(judged)
+            if identity(status) != identity(file.status) or not self._to.reader.may_read(status):
+                raise _changed(f"blob {file.blob.digest} was replaced")
+            is_hard = self._to.place.hard_links and _hard_link(judged, file.directory, new)
+        finally:
+            os.close(judged)
+        if not is_hard:
+            os.symlink(self._target(file), new, dir_fd=file.directory)
+            self.is_symbolic = True
+        if replace:
+            os.rename(new, file.name, src_dir_fd=file.directory, dst_dir_fd=file.directory)
+        self._to.batch.change(file.place)
+
+    def _target(self, file: "_File") -> str:
+        """What a symbolic link to a blob says."""
+        directory = file.image.directory(file.blob.digest.algorithm)
+        return f"{self._to.place.root_seen_as}/{directory}/{file.name}"
+
+    def _directory(self, algorithm: str) -> tuple[int, str]:
+        """A descriptor of the directory for blobs, and its path."""
+        place = f"{self._to.place.path}/{self._name}/.blobs/{algorithm}"
+        if algorithm not in self._directories:
+            self._to.batch.make(place)
+            descriptor = open_inside(self._to.place.path, f"{self._name}/.blobs/{algorithm}")
+            self._stack.callback(os.close, descriptor)
+            self._directories[algorithm] = descriptor
+        return self._directories[algorithm], place
+
+    # -- manifests ---------------------------------------------------------------------------------
+
+    def _manifest(self, source: int, manifest: ManifestFile) -> None:
+        place = f"{self._to.place.path}/{self._name}/.manifests/{manifest.media_type.number}"
+        self.places.add(place)
+        self._to.batch.make(place)
+        copy = f"{place}/{manifest.digest.hex}"
+        if self._to.batch.has(copy) or _is_copy(copy, manifest):
+            return
+        raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
+        if Digest.of(raw, manifest.digest.algorithm) != manifest.digest:
+            raise _changed(f"{manifest.file} is not what it was")
+        self._to.batch.write(copy, raw, manifest.digest)
+
+
+@contextmanager
+def _sources(root: int, image: Image, reader: Reader) -> Iterator[Callable[[str], int]]:
+    """Opens the directories that content of ``image`` lies in, by its digest."""
+    opened: dict[str, int] = {}
+    with ExitStack() as stack:
+
+        def source(algorithm: str) -> int:
+            path = image.directory(algorithm)
+            if path not in opened:
+                opened[path] = stack.enter_context(open_directory(path, within=root, reader=reader))
+            return opened[path]
+
+        yield source
+
+
+def is_good(
+    link: str,
+    status: os.stat_result,
+    blob: Descriptor,
+    *,
+    place: StorePlace,
+    root: Path,
+    reader: Reader,
+) -> bool:
+    """Whether ``link`` leads to a file of the right size that ``reader`` may read; a symbolic one is
+    followed as nginx would, with its idea of the root translated to ours."""
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(link)
+        if not target.startswith(f"{place.root_seen_as}/"):
+            return False
+        try:
+            status = os.lstat(f"{root}{target[len(place.root_seen_as) :]}")
+        except OSError:
+            return False
+    right = stat.S_ISREG(status.st_mode) and status.st_size == blob.size
+    return right and reader.may_read(status)
+
+
+def _hard_link(judged: int, directory: int, new: str) -> bool:
+    try:
+        os.link(f"/proc/self/fd/{judged}", new, dst_dir_fd=directory, follow_symlinks=True)
+    except OSError as error:
+        if error.errno in _CANNOT_LINK:
+            return False
+        raise
+    return True
+
+
+def _copy_again(path: str, image: Image, file: str) -> str:
+    if not image.is_in_layout:
+        return f"Copy it again: {copy_again(f'dir:{path}')}"
+    if ":" in image.path.rpartition("/")[2]:  # skopeo cannot write such a layout
+        return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
+    skopeo = f"oci:{path}:{label(image.below, image.tag or Tag('TAG'), image.digest)}"
+    return f"Copy it again: {copy_again(skopeo, stale=file)}"
+
+
+def _changed(what: str) -> _UnusableError:
+    return _UnusableError(
+        f"it changed while it was published: {what}",
+        "Nothing to do if it is being copied: the next pass looks again.",
+    )
+
+
+def _is_copy(path: str, manifest: ManifestFile) -> bool:
+    """Whether ``path`` is our copy, and not a link that somebody put there to save space."""
+    status = _lstat(path)
+    return (
+        status is not None
+        and stat.S_ISREG(status.st_mode)
+        and status.st_size == manifest.size
+        and status.st_nlink == 1
+        and int(status.st_mtime) == moment(manifest.digest)
+    )
+
+
+def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
+    try:
+        return os.stat(path, dir_fd=directory, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,176 @@
+"""Is a blob known to have the bytes that its name says? What is not known is hashed: small images at once,
+others in a thread, with nobody waiting for them.
+
+What was hashed need not be hashed again after a restart. STORE/.proven says so: its modification time is
+two seconds before a look at everything that left nothing to hash. What was in the store then, and whose
+file has not changed since (its ctime is older), is proven.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scr_watchd.files import create
+from scr_watchd.oci.catalog import Image
+from scr_watchd.oci.manifest import Descriptor
+from scr_watchd.oci.names import Digest
+from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
+
+_INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
+_INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
+_MARGIN_SECONDS = 2.0  # a second change within one tick may leave the same ctime
+_CLOCK_SECONDS = 1.0  # a clock that jumped by more was set
+
+
+class WaitingError(Exception):
+    """A blob whose bytes are still being hashed."""
+
+
+class RottenError(Exception):
+    """A blob whose bytes are not what its name says."""
+
+
+@dataclass(slots=True)
+class Prover:
+    """Without a ``hasher`` everything is believed. While it is ``trusting`` nothing is waited for: on a
+    first start over an old tree."""
+
+    hasher: Hasher | None
+    store: Path
+    progress: Callable[[], None]
+    trusting: bool = False
+    _proven_ns: int = 0
+    is_complete: bool = False
+    """Whether all that the store has is older than ``_proven_ns``, or was when it was looked at last."""
+    _has_asked: bool = False
+    """Whether this pass found something that is not proven."""
+    _asked_at: float = 0.0
+    """When (seconds since 1970) the last such pass was over."""
+    _is_first: bool = True
+    _clock: float = 0.0
+    _inline_left: int = 0
+    _jobs: list[tuple[Job, tuple[str, str], bool]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._clock = _clock()
+        if self.hasher is not None:
+            with suppress(OSError):
+                noted = (self.store / ".proven").lstat().st_mtime_ns
+                self._proven_ns = noted if noted <= time.time_ns() else 0
+        self.is_complete = self._proven_ns != 0
+
+    def begin(self) -> dict[str, set[str]]:
+        """A pass begins. Returns what was waited for and has been hashed: images by repository."""
+        self._inline_left = _INLINE_BYTES_OF_A_PASS
+        if abs(_clock() - self._clock) > _CLOCK_SECONDS:
+            self._clock = _clock()
+            self._proven_ns = 0
+            with suppress(OSError):
+                (self.store / ".proven").unlink()
+        found: dict[str, set[str]] = {}
+        for repository, called in self.hasher.news() if self.hasher is not None else ():
+            found.setdefault(repository, set()).add(called)
+        return found
+
+    def is_proven(self, status: os.stat_result, digest: Digest) -> bool:
+        """Whether a file that the store has is known to have ``digest``."""
+        if self.hasher is None or status.st_ctime_ns < self._proven_ns:
+            return True
+        if self.hasher.result(identity(status), digest):
+            self._has_asked = True  # its proof is not noted yet
+            return True
+        self._has_asked = True
+        return False
+
+    def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
+        """Whether a file is known not to have ``digest``."""
+        return self.hasher is not None and self.hasher.result(identity(status), digest) is False
+
+    def prove(
+        self,
+        source: int,
+        image: Image,
+        blob: Descriptor,
+        status: os.stat_result,
+        *,
+        wait: bool,
+        is_served: bool = False,
+    ) -> bool:
+        """Whether the file of a blob in the directory ``source`` is known to have its digest. What
+        ``is_served`` anyway does not hold up a start.
+
+        Raises ``RottenError`` if it is known not to, and ``WaitingError`` if that must be waited for.
+        """
+        if self.hasher is None:
+            return True
+        self._has_asked = True
+        what = identity(status)
+        known = self.hasher.result(what, blob.digest)
+        later = self.trusting or (is_served and self._is_first)
+        if known is None and not later and self._is_small(image):
+            known = has_digest(
+                blob.digest.hex,
+                blob.digest,
+                within=source,
+                expected=what,
+                progress=lambda _: self.progress(),
+            )
+            self._inline_left -= blob.size
+            if known is None:
+                raise FileNotFoundError(0, f"blob {blob.digest} changed while it was read")
+            self.hasher.remember(what, blob.digest, known)
+        if known is None:
+            job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest, image.owner)
+            self._jobs.append((job, (image.repository, called(image)), wait and not self.trusting))
+            if wait and not self.trusting:
+                raise WaitingError
+            return False
+        if not known:
+            raise RottenError
+        return True
+
+    def hash_the_rest(self) -> None:
+        """Begin to hash what must be. After a trusting look call it when all is published: the thread would
+        take its time from that."""
+        if self.hasher is not None:
+            jobs, self._jobs = self._jobs, []
+            for job, owner, urgent in jobs:
+                self.hasher.submit(job, owner=owner, urgent=urgent)
+            self.hasher.go_on()
+
+    def end(self, *, began: float | None) -> None:
+        """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970)."""
+        self._is_first = self.trusting = False
+        moment = 0.0 if began is None else began - _MARGIN_SECONDS
+        if self._has_asked:
+            self._has_asked, self.is_complete, self._asked_at = False, False, time.time()
+        if not moment or self.is_complete or self.hasher is None or self._jobs or not self.hasher.is_idle:
+            return
+        try:
+            descriptor = create(self.store / ".proven")
+        except OSError:
+            return  # a disk is full, or the store was removed: later, then
+        try:
+            os.utime(descriptor, (moment, moment))
+        finally:
+            os.close(descriptor)
+        self._proven_ns = int(moment * 1e9)
+        if self._asked_at < moment:
+            self.is_complete = True
+            self.hasher.forget_good()
+
+    def _is_small(self, image: Image) -> bool:
+        return sum(blob.size for blob in image.blobs) <= min(_INLINE_BYTES, self._inline_left)
+
+
+def called(image: Image) -> str:
+    """What tells an image from the others of its repository."""
+    return image.tag or image.digest
+
+
+def _clock() -> float:
+    """Jumps when the clock is set, and does not go."""
+    return time.time() - time.monotonic()

@@ -16,12 +16,12 @@ from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.resolve import Holding, Offer, Policy, Resolved, Served, resolve
 from scr_watchd.daemon.tidy import tidy
+from scr_watchd.daemon.unripe import Ripe, renamed
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, Reader
 from scr_watchd.images.scan import Scanner
-from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Renames, RepositoryImages, Tree
-from scr_watchd.oci.catalog import Catalog, Image, Problem, Reference, Repository, former_names, told
+from scr_watchd.oci.catalog import Catalog, Image, Problem, Repository, told
 from scr_watchd.oci.names import Digest, RepositoryName
 from scr_watchd.publish import state as records
 from scr_watchd.publish.nginx import NginxError
@@ -73,8 +73,7 @@ class Mirror:
     store: Store | None = None
     found: Found = field(default_factory=Found)
     entries: Entries = field(default_factory=Entries)
-    ripening: Ripening = field(default_factory=Ripening)
-    _ripened: tuple[Tree, tuple[Unripe, ...], Tree] = field(default_factory=lambda: (Tree(), (), Tree()))
+    ripe: Ripe = field(default_factory=Ripe)
     _guard: Guard = field(default_factory=Guard)
     _tree: Tree | None = None
     _rendered: tuple[str, str, bool] | None = None
@@ -127,7 +126,8 @@ class Mirror:
         with self._guard.watching(self.scanner.root):
             seen = self._look(full=full)
         store = self._store_of(seen.root)
-        tree = self._tree = self._ripe(seen, store)
+        published = self.publisher.current.catalog
+        tree = self._tree = self.ripe.without_unripe(seen, published, store.image)
         current = self.publisher.ensure_current()
         self.publisher.look_for_another()
         hashed = store.prover.begin()
@@ -196,22 +196,6 @@ class Mirror:
     def _look(self, *, full: bool) -> Tree:
         with (self.tally.full_scan if full else self.tally.light_scan).measured():
             return self.scanner.full() if full else self.scanner.light()
-
-    def _ripe(self, tree: Tree, store: Store) -> Tree:
-        """The tree without the sparse images that are not served yet; the very object of before if nothing
-        has changed."""
-        if not tree.changed:
-            return tree
-        published = {each.name: each.tags for each in self.publisher.current.catalog.repositories}
-
-        def served(image: Image) -> Image | None:
-            digest = published.get(image.repository, {}).get(image.tag) if image.tag is not None else None
-            return store.image(image.repository, image.tag, digest) if digest is not None else None
-
-        unripe = self.ripening.unripe(tree.images, tree.changed, now=time.time(), served=served)
-        if (tree, unripe) != self._ripened[:2] or tree is not self._ripened[0]:
-            self._ripened = tree, unripe, tree.without(unripe, self._ripened[2])
-        return self._ripened[2]
 
     def _learn_reader(self) -> None:
         if not self.host.is_reader_known:
@@ -350,21 +334,12 @@ class Mirror:
                 if image.absent and image.tag is not None
             },
             unripe=tree.unripe,
-            renamed=self._renamed(tree, catalog),
-        )
-
-    def _renamed(self, tree: Tree, catalog: Catalog) -> tuple[tuple[Reference, Reference], ...]:
-        """The old and the new names of images whose layout has several repositories now, for as long as
-        what had the old name can be pulled there."""
-        if not (names := former_names(tree.images)):
-            return ()
-        old, new = self.publisher.current.catalog.tags(), catalog.tags()
-        return tuple(
-            ((name, tag), now)
-            for (name, tag, digest), now in names.items()
-            if (name, tag) not in new
-            and now in new
-            and (old.get((name, tag)) == digest or digest in self.entries.get(name, Entry()).served.leaving)
+            renamed=renamed(
+                tree,
+                self.publisher.current.catalog,
+                catalog,
+                {name: each.served for name, each in self.entries.items()},
+            ),
         )
 
     def _tidy(

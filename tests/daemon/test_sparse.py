@@ -25,7 +25,7 @@ def passes() -> Iterator[Passes]:
     with public_directory() as directory:
         (directory / "images").mkdir()
         made = Passes(Settings(root=directory / "images", state=directory / "state"))
-        made.mirror.ripening = Ripening(quiet_seconds=0.3, losing_seconds=3600)
+        made.mirror.ripe.ripening = Ripening(quiet_seconds=0.3, losing_seconds=3600)
         yield made
 
 
@@ -99,14 +99,14 @@ def test_a_platform_that_is_served_is_not_lost_to_a_copy_that_was_broken_off(
         assert passes.served() == {"app:1": BOTH.digest}
         assert manifests(passes) == digests(BOTH, AMD64, ARM64)
         assert passes.mirror.found.pinned == (("app", "1"),)
-    passes.mirror.ripening = Ripening(quiet_seconds=0, losing_seconds=0)
+    passes.mirror.ripe.ripening = Ripening(quiet_seconds=0, losing_seconds=0)
     passes.look()
     assert passes.served() == {"app:1": new.digest}
 
 
 def test_a_sparse_index_stays_while_its_directory_is_copied_again(passes: Passes) -> None:
     """Its absent platform was never there: the pin has all of it."""
-    passes.mirror.ripening = Ripening(quiet_seconds=0)
+    passes.mirror.ripe.ripening = Ripening(quiet_seconds=0)
     directory = write_image(passes.settings.root / "app:1", without(BOTH, ARM64))
     passes.look()
     assert passes.served() == {"app:1": BOTH.digest}
@@ -131,10 +131,10 @@ def test_a_pin_of_which_the_store_has_lost_a_platform_is_not_kept(passes: Passes
 
 
 def test_a_sparse_index_of_a_layout_is_served_on_while_its_neighbour_is_copied(passes: Passes) -> None:
-    passes.mirror.ripening = Ripening(quiet_seconds=0)
+    passes.mirror.ripe.ripening = Ripening(quiet_seconds=0)
     layout = write_layout(passes.settings.root / "app", ("1", without(BOTH, ARM64)))
     passes.look()
-    passes.mirror.ripening = Ripening()
+    passes.mirror.ripe.ripening = Ripening()
     (layout / "blobs" / "sha256" / ".temporary").touch()
     for full in (True, False):
         passes.look(full=full)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,15 +85,18 @@ def served(site: Site) -> dict[Reference, str]:
     return found
 
 
-def untrue(site: Site, repository: str, digest: str) -> list[str]:
-    """What is not answered, or not with its own bytes, of a manifest and of all that it names."""
+def untrue(site: Site, repository: str, digest: str, sparse: Collection[str] = ()) -> list[str]:
+    """What is not answered, or not with its own bytes, of a manifest and of all that it names. Of ``sparse``
+    indexes children may be absent."""
     path = f"/v2/{repository}/manifests/{digest}"
     answer = site.ask(path)
     wrong = _wrong(path, answer, digest)
     if not wrong:
         manifest = json.loads(answer.body)
         for child in manifest.get("manifests", ()):
-            wrong += untrue(site, repository, child["digest"])
+            below = f"/v2/{repository}/manifests/{child['digest']}"
+            if digest not in sparse or site.ask(below).status != 404:
+                wrong += untrue(site, repository, child["digest"])
         for blob in blobs_of(manifest):
             path = f"/v2/{repository}/blobs/{blob}"
             wrong += _wrong(path, site.ask(path), blob)
@@ -126,6 +129,9 @@ class Candidate:
     path: str
     digest: str = ""
     rotten: bool = False
+    sparse: str = ""
+    """The digest of an index of which some children are whole and the others absent: it is served after a
+    while."""
 
 
 def candidates(root: Path) -> dict[Reference, list[Candidate]]:
@@ -162,8 +168,21 @@ def _candidate(directory: Path, path: str) -> Candidate:
         raw = (directory / "manifest.json").read_bytes()
         sound = [_is_sound(directory, manifest) for manifest in _manifests(directory, raw)]
     except (OSError, ValueError):
-        return Candidate(path)
+        return Candidate(path, sparse=_sparse(directory))
     return Candidate(path, digest_of(raw), rotten=not all(sound))
+
+
+def _sparse(directory: Path) -> str:
+    try:
+        raw = (directory / "manifest.json").read_bytes()
+        children = json.loads(raw).get("manifests", ())
+        there = [each for each in children if (directory / f"{each['digest'][7:]}.manifest.json").exists()]
+        part = json.dumps({"manifests": there}).encode()
+        for manifest in _manifests(directory, part):
+            _is_sound(directory, manifest)
+    except (OSError, ValueError):
+        return ""
+    return digest_of(raw) if there else ""
 
 
 def _manifests(directory: Path, raw: bytes) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ from scr_watchd.daemon.outcome import Unchanged
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
+from scr_watchd.images.sparse import Ripening
 from scr_watchd.publish import master
 from scr_watchd.publish.nginx import inspect
 from scr_watchd.publish.outcome import Published
@@ -48,7 +49,7 @@ from tests.endurance.hosts import (
     served,
     untrue,
 )
-from tests.trees import Built, image, index
+from tests.trees import Built, image, index, without
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,7 @@ POOL = [
     image_of("two", [base, b"two"]),
     image("three"),
     index(image("three"), image("four")),
+    without(index(image("five"), image("three")), image("five")),
 ]
 CONTENTS = {name: content for built in POOL for name, content in built.files.items()}
 
@@ -86,6 +88,8 @@ class History(RuleBasedStateMachine):
         """Whether bytes that the store may need were taken from it: then it cannot keep what it had."""
         self.in_hurry = False
         self.in_place = False
+        self.sparse: set[str] = set()
+        """The indexes that were there without all of their children."""
 
     @initialize(grace=st.sampled_from([0, 3600]))
     def begin(self, grace: int) -> None:
@@ -294,20 +298,23 @@ class History(RuleBasedStateMachine):
     def disagreement(self) -> str:
         """How what is served differs from the model, if it does."""
         now, tree, there = served(self.host.site), expected(self.host.images), candidates(self.host.images)
+        self.sparse |= {each.sparse for found in there.values() for each in found if each.sparse}
         for reference in {*now, *tree, *there, *self.last}:
             if reference in tree:
                 allowed: set[str | None] = {tree[reference]}
             elif reference in there:
                 rotten = {each.digest for each in there[reference] if each.rotten}
                 before = self.last.get(reference)
-                allowed = {before, *rotten, *([None] if self.damaged else [])}
+                sparse = {each.sparse for each in there[reference] if each.sparse}
+                allowed = {before, *rotten, *sparse, *([None] if self.damaged else [])}
             else:
                 allowed = {None}
             if now.get(reference) not in allowed:
                 return f"{reference} is {now.get(reference)}, not {allowed}"
-        wrong = [each for (name, _), digest in now.items() for each in untrue(self.host.site, name, digest)]
+        every = {(name, digest) for (name, _), digest in now.items()}
         if self.grace and not self.damaged:
-            wrong += [each for name, digest in self.ever for each in untrue(self.host.site, name, digest)]
+            every |= self.ever
+        wrong = [each for pair in sorted(every) for each in untrue(self.host.site, *pair, self.sparse)]
         return "; ".join(wrong)
 
     def agree(self) -> None:
@@ -321,9 +328,10 @@ class History(RuleBasedStateMachine):
 class Passes(History):
     """Each look is one pass in this process: then all agrees, with no second look."""
 
-    @initialize(grace=st.sampled_from([0, 3600]))
-    def begin(self, grace: int) -> None:
+    @initialize(grace=st.sampled_from([0, 3600]), quiet=st.sampled_from([0, 3600]))
+    def begin(self, grace: int, quiet: int = 0) -> None:
         super().begin(grace)
+        self.quiet = quiet
         self.lasting = Lasting()
         self.stack.callback(self.unlock)
         self.dies_at = ""
@@ -363,6 +371,7 @@ class Passes(History):
             lasting=self.lasting,
         )
         self.keeper.mirror.publisher.reached = self.reached
+        self.keeper.mirror.ripe.ripening = Ripening(quiet_seconds=self.quiet, losing_seconds=self.quiet)
 
     @rule(step=st.sampled_from(STEPS))
     def the_next_pass_ends_here(self, step: str) -> None:

@@ -36,7 +36,6 @@ class Entry:
             and self.served.repository is published
             and self.is_tidy
             and not self.linked.problems
-            and not self.served.only_stored
             and not self.linked.is_disturbed
         )
 
@@ -78,6 +77,12 @@ class Entries(dict[RepositoryName, Entry]):
         for each in found:
             self[each.repository.name].fragment = each
         return found
+
+    @property
+    def staying(self) -> list[RepositoryName]:
+        """The repositories of which something stays that the tree has not: the guard counts over all of them,
+        so they are looked at together, as soon as there is anything to do."""
+        return [name for name, each in self.items() if each.served.only_stored]
 
     @property
     def problems(self) -> list[Problem]:

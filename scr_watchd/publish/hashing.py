@@ -96,6 +96,11 @@ class Hasher:
         return owners
 
     @property
+    def knows_rot(self) -> bool:
+        """Whether some file is known not to have its digest."""
+        return not all(self._results.values())
+
+    @property
     def is_idle(self) -> bool:
         """Whether all that was submitted is done, and told of."""
         return not self._owners

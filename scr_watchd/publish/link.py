@@ -185,7 +185,7 @@ class _Links:
         waits = False
         try:
             with _sources(self._to.root, image, self._to.reader) as source:
-                for blob in image.blobs:
+                for blob in self._rotten_first(source, image):
                     try:
                         self._blob(source(blob.digest), image, blob, has_changed=has_changed)
                     except WaitingError:
@@ -196,6 +196,18 @@ class _Links:
                     self._manifest(source(manifest.digest), manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError, PermissionError) as error:
             raise _changed(str(error.strerror)) from error
+
+    def _rotten_first(self, source: Callable[[Digest], int], image: Image) -> Collection[Descriptor]:
+        """The blobs, in the order in which they are linked: what is in vain need not be begun."""
+        prover = self._to.prover
+        if not prover.knows_rot:
+            return image.blobs
+
+        def is_good(blob: Descriptor) -> bool:
+            status = os.stat(blob.digest.hex, dir_fd=source(blob.digest), follow_symlinks=False)
+            return not prover.is_rotten(status, blob.digest)
+
+        return sorted(image.blobs, key=is_good)
 
     # -- blobs -------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ file has not changed since (its ctime is older), is proven.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
 _INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
 _MARGIN_SECONDS = 2.0  # a second change within one tick may leave the same ctime
-_CLOCK_SECONDS = 1.0  # a clock that jumped by more was set
+_CLOCK_SECONDS = 1.0  # a clock that went back by more was set
 
 
 class WaitingError(Exception):
@@ -65,15 +65,21 @@ class Prover:
     def begin(self) -> dict[str, set[str]]:
         """A pass begins. Returns what was waited for and has been hashed: images by repository."""
         self._inline_left = _INLINE_BYTES_OF_A_PASS
-        if abs(_clock() - self._clock) > _CLOCK_SECONDS:
-            self._clock = _clock()
-            self._proven_ns = 0
-            with suppress(OSError):
-                (self.store / ".proven").unlink()
         found: dict[str, set[str]] = {}
         for repository, called in self.hasher.news() if self.hasher is not None else ():
             found.setdefault(repository, set()).add(called)
         return found
+
+    def has_lost_its_clock(self) -> bool:
+        """Whether the clock was set back, once: then no ctime tells what is older than what, and all that is
+        not waited for is to be asked for again."""
+        before, self._clock = self._clock, _clock()
+        if self._clock > before - _CLOCK_SECONDS:
+            return False
+        self._proven_ns, self.is_complete = 0, False
+        with suppress(OSError):
+            (self.store / ".proven").unlink()
+        return True
 
     def is_proven(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file that the store has is known to have ``digest``."""
@@ -84,6 +90,11 @@ class Prover:
             return True
         self._has_asked = True
         return False
+
+    @property
+    def knows_rot(self) -> bool:
+        """Whether some file is known not to have its digest."""
+        return self.hasher is not None and self.hasher.knows_rot
 
     def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file is known not to have ``digest``."""
@@ -106,9 +117,11 @@ class Prover:
         """
         if self.hasher is None:
             return True
-        self._has_asked = True
         what = identity(status)
         known = self.hasher.result(what, blob.digest)
+        if known is False:
+            raise RottenError
+        self._has_asked = True
         later = self.trusting or (is_served and self._is_first)
         if known is None and not later and self._is_small(image):
             known = has_digest(
@@ -141,8 +154,9 @@ class Prover:
                 self.hasher.submit(job, owner=owner, urgent=urgent)
             self.hasher.go_on()
 
-    def end(self, *, began: float | None) -> None:
-        """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970)."""
+    def end(self, *, began: float | None, unseen: Iterable[Path] = ()) -> None:
+        """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970). ``unseen``
+        are links of the store to files that it did not look at, since the tree has them not."""
         self._is_first = self.trusting = False
         moment = 0.0 if began is None else began - _MARGIN_SECONDS
         if self._has_asked:
@@ -150,6 +164,8 @@ class Prover:
         if not moment or self.is_complete or self.hasher is None or self._jobs or not self.hasher.is_idle:
             return
         try:
+            for link in unseen:
+                self._doubt(link)
             descriptor = create(self.store / ".proven")
         except OSError:
             return  # a disk is full, or the store was removed: later, then
@@ -161,6 +177,15 @@ class Prover:
         if self._asked_at < moment:
             self.is_complete = True
             self.hasher.forget_good()
+
+    def _doubt(self, link: Path) -> None:
+        """Have a file that is not proven stay so: a link more makes its ctime now. Raises ``OSError`` if it
+        cannot be."""
+        if link.lstat().st_ctime_ns >= self._proven_ns:
+            other = self.store / ".doubt"  # not beside it: that would look like a disturbance
+            other.unlink(missing_ok=True)
+            os.link(link, other, follow_symlinks=True)
+            other.unlink()
 
     def _is_small(self, image: Image) -> bool:
         return sum(blob.size for blob in image.blobs) <= min(_INLINE_BYTES, self._inline_left)

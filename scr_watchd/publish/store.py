@@ -118,6 +118,19 @@ class Store:
                         sizes[status.st_ino] = status.st_size
         return sum(sizes.values())
 
+    def links(self, images: Iterable[Image]) -> Iterator[Path]:
+        """Where the blobs of ``images`` are."""
+        for image in images:
+            yield from (self._blob(image.repository, blob.digest) for blob in image.blobs)
+
+    def has(self, image: Image) -> bool:
+        """Whether an image that ``image`` gave is still there, whole."""
+        base = self.place.path / image.repository / ".manifests"
+        manifests = (base / each.media_type.number / each.digest.hex for each in image.manifests)
+        return all(map(os.path.lexists, manifests)) and all(
+            self._has(image.repository, blob) for blob in image.blobs
+        )
+
     # -- what goes -----------------------------------------------------------------------------------
 
     def repositories(self) -> Iterator[RepositoryName]:

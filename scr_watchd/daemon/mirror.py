@@ -23,6 +23,7 @@ from scr_watchd.images.tree import RepositoryImages, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, Repository, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import state as records
+from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
@@ -327,6 +328,7 @@ class Mirror:
 
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]
+        unlinked = self.entries.unlinked
         return Found(
             repositories=len(listed),
             tags=sum(len(each.tags) for each in listed),
@@ -338,8 +340,10 @@ class Mirror:
             waiting=self.entries.waiting,
             leaving=sum(len(each.leaving) for each in resolved.served.values()),
             only_stored_bytes=store.only_here(
-                image for each in resolved.served.values() for image in each.only_stored
+                (image for each in resolved.served.values() for image in each.only_stored), unlinked
             ),
+            copied_bytes=sum(each.size for each in unlinked.values()),
+            unlinked=told_unlinked(unlinked.values()),
         )
 
     def _tidy(

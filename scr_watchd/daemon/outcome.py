@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.publish.copying import Unlinked
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
 
@@ -11,8 +12,9 @@ class Found:
     """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
     holds no complete image now; ``held`` are tags whose directories are gone, and which stay because
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
-    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``advice`` is for the
-    site's configuration."""
+    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. Of
+    ``unlinked`` files, among others, there is no hard link; ``copied_bytes`` are copies. ``advice`` is for
+    the site's configuration."""
 
     repositories: int = 0
     tags: int = 0
@@ -24,6 +26,8 @@ class Found:
     waiting: int = 0
     leaving: int = 0
     only_stored_bytes: int = 0
+    copied_bytes: int = 0
+    unlinked: tuple[Unlinked, ...] = ()
     advice: str = ""
 
 

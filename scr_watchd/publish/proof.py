@@ -17,6 +17,7 @@ from scr_watchd.files import create
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Digest
+from scr_watchd.publish.copying import Target, is_room
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
@@ -29,19 +30,24 @@ class WaitingError(Exception):
     """A blob whose bytes are still being hashed."""
 
 
+class UncopiedError(Exception):
+    """Why a copy is not made, as a clause."""
+
+
 class RottenError(Exception):
     """A blob whose bytes are not what its name says."""
 
 
 @dataclass(slots=True)
 class Prover:
-    """Without a ``hasher`` everything is believed. While it is ``trusting`` nothing is waited for: on a
+    """Unless it ``verifies`` everything is believed. While it is ``trusting`` no hash is waited for: on a
     first start over an old tree."""
 
-    hasher: Hasher | None
+    hasher: Hasher
     store: Path
     progress: Callable[[], None]
     trusting: bool = False
+    verifies: bool = True
     _proven_ns: int = 0
     is_complete: bool = False
     """Whether all that the store has is older than ``_proven_ns``, or was when it was looked at last."""
@@ -53,10 +59,14 @@ class Prover:
     _clock: float = 0.0
     _inline_left: int = 0
     _jobs: list[tuple[Job, tuple[str, str], bool]] = field(default_factory=list)
+    _planned: int = 0
+    """What the copies among them take."""
+    _upgrades: dict[str, tuple[Job, tuple[str, str]]] = field(default_factory=dict)
+    """Copies that are to take the place of symbolic links, by that."""
 
     def __post_init__(self) -> None:
         self._clock = _clock()
-        if self.hasher is not None:
+        if self.verifies:
             with suppress(OSError):
                 noted = (self.store / ".proven").lstat().st_mtime_ns
                 self._proven_ns = noted if noted <= time.time_ns() else 0
@@ -66,7 +76,7 @@ class Prover:
         """A pass begins. Returns what was waited for and has been hashed: images by repository."""
         self._inline_left = _INLINE_BYTES_OF_A_PASS
         found: dict[str, set[str]] = {}
-        for repository, called in self.hasher.news() if self.hasher is not None else ():
+        for repository, called in self.hasher.news():
             found.setdefault(repository, set()).add(called)
         return found
 
@@ -83,7 +93,7 @@ class Prover:
 
     def is_proven(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file that the store has is known to have ``digest``."""
-        if self.hasher is None or status.st_ctime_ns < self._proven_ns:
+        if not self.verifies or status.st_ctime_ns < self._proven_ns:
             return True
         if self.hasher.result(identity(status), digest):
             self._has_asked = True  # its proof is not noted yet
@@ -98,7 +108,7 @@ class Prover:
 
     def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file is known not to have ``digest``."""
-        return self.hasher is not None and self.hasher.result(identity(status), digest) is False
+        return self.hasher.result(identity(status), digest) is False
 
     def prove(
         self,
@@ -109,13 +119,14 @@ class Prover:
         *,
         wait: bool,
         is_served: bool = False,
+        path: str = "",
     ) -> bool:
-        """Whether the file of a blob in the directory ``source`` is known to have its digest. What
-        ``is_served`` anyway does not hold up a start.
+        """Whether the file of a blob in the directory ``source`` is known to have its digest: that of the
+        image, or ``path``. What ``is_served`` anyway does not hold up a start.
 
         Raises ``RottenError`` if it is known not to, and ``WaitingError`` if that must be waited for.
         """
-        if self.hasher is None:
+        if not self.verifies:
             return True
         what = identity(status)
         known = self.hasher.result(what, blob.digest)
@@ -136,7 +147,8 @@ class Prover:
                 raise FileNotFoundError(0, f"blob {blob.digest} changed while it was read")
             self.hasher.remember(what, blob.digest, known)
         if known is None:
-            job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest, image.owner)
+            directory = path or image.directory(blob.digest.algorithm)
+            job = Job(directory, blob.digest.hex, what, blob.digest, image.owner)
             self._jobs.append((job, (image.repository, called(image)), wait and not self.trusting))
             if wait and not self.trusting:
                 raise WaitingError
@@ -145,14 +157,65 @@ class Prover:
             raise RottenError
         return True
 
+    def copy(
+        self, image: Image, blob: Descriptor, status: os.stat_result, target: Target, *, replaces: str = ""
+    ) -> None:
+        """Return if a copy of a blob's file lies ready, and has its digest. Else it ``replaces`` a symbolic
+        link, or that is empty.
+
+        Raises ``RottenError``, ``WaitingError`` if it must be waited for, and ``UncopiedError`` if there is
+        no room or it could not be written.
+        """
+        digest, owner = blob.digest, (image.repository, called(image))
+        job = Job(
+            image.directory(digest.algorithm), digest.hex, identity(status), digest, image.owner, target
+        )
+        is_there = self.hasher.copied(job)
+        if is_there is False:
+            raise RottenError
+        if is_there:
+            return
+        if failure := self.hasher.failure(job):
+            raise UncopiedError(f"the copy cannot be written: {failure}")
+        if not self.hasher.is_copying(target.path):
+            if replaces:
+                self._upgrades[replaces] = job, owner
+            else:
+                self._planned += target.size
+                if not is_room(self.store, self.hasher.copying_bytes + self._planned):
+                    self._planned -= target.size
+                    raise UncopiedError(
+                        f"a copy of its {target.size:,} bytes would leave less than 10 % of the disk of "
+                        f"{self.store} free"
+                    )
+        if not replaces:
+            self._jobs.append((job, owner, True))
+        raise WaitingError
+
+    def copied(self, path: str, status: os.stat_result, digest: Digest) -> None:
+        """The copy that lay ready at ``path`` is in its place, as ``status``."""
+        self.hasher.forget_copy(path)
+        self._has_asked = True  # its proof is not noted yet
+        self.hasher.remember(identity(status), digest, True)  # noqa: FBT003 - a result
+
+    def forget_upgrades(self, repository: str) -> None:
+        """All symbolic links of ``repository`` are about to be looked at."""
+        for link in [link for link, (_, owner) in self._upgrades.items() if owner[0] == repository]:
+            del self._upgrades[link]
+
     def hash_the_rest(self) -> None:
         """Begin to hash what must be. After a trusting look call it when all is published: the thread would
         take its time from that."""
-        if self.hasher is not None:
-            jobs, self._jobs = self._jobs, []
-            for job, owner, urgent in jobs:
-                self.hasher.submit(job, owner=owner, urgent=urgent)
-            self.hasher.go_on()
+        upgrades, jobs = self._upgrades, self._jobs
+        self._jobs, self._planned = [], 0
+        for job, owner, urgent in jobs:
+            self.hasher.submit(job, owner=owner, urgent=urgent)
+        needed = sum(job.target.size for job, _ in upgrades.values() if job.target is not None)
+        if upgrades and is_room(self.store, self.hasher.copying_bytes + needed):  # all of them, or none
+            for job, owner in upgrades.values():
+                self.hasher.submit(job, owner=owner, urgent=True)
+            upgrades.clear()
+        self.hasher.go_on()
 
     def end(self, *, began: float | None, unseen: Iterable[Path] = ()) -> None:
         """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970). ``unseen``
@@ -161,7 +224,7 @@ class Prover:
         moment = 0.0 if began is None else began - _MARGIN_SECONDS
         if self._has_asked:
             self._has_asked, self.is_complete, self._asked_at = False, False, time.time()
-        if not moment or self.is_complete or self.hasher is None or self._jobs or not self.hasher.is_idle:
+        if not moment or self.is_complete or not self.verifies or self._jobs or not self.hasher.is_idle:
             return
         try:
             for link in unseen:

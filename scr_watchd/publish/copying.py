@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from scr_watchd.files import Reader, create, mounts, open_directory, write_all
+from scr_watchd.files import Reader, create, mounts, open_inside, write_all
 from scr_watchd.words import printable, shell
 
 _FREE = 0.10  # of the store's disk: no copy takes it
@@ -77,11 +77,7 @@ class Copying:
         self._to = target
         self._size = self._unsynced = 0
         self._is_finished = False
-        with (
-            open_directory(target.store) as store,
-            open_directory(target.directory, within=store) as directory,
-        ):
-            self._directory = os.dup(directory)
+        self._directory = open_inside(target.store, target.directory)
         try:
             self._file = create(copy_name(target.name), within=self._directory)
         except BaseException:

@@ -156,7 +156,8 @@ class Store:
             path = f"{self.place.path}/{repository}/.blobs/{below}/{name}"
             return name in blobs or (name in copies and self.prover.hasher.has_copy(path))
 
-        removed = self._prune_files(f"{repository}/.blobs", is_needed)
+        spare = {blob.digest.algorithm for image in needed for blob in image.blobs} if copies else set()
+        removed = self._prune_files(f"{repository}/.blobs", is_needed, spare=spare)
         manifests = {
             f"{each.media_type.number}/{each.digest.hex}" for image in needed for each in image.manifests
         }
@@ -170,9 +171,11 @@ class Store:
                 way = way.rpartition("/")[0]
         return removed
 
-    def _prune_files(self, top: str, is_needed: Callable[[str, str], bool]) -> int:
+    def _prune_files(
+        self, top: str, is_needed: Callable[[str, str], bool], *, spare: Container[str] = ()
+    ) -> int:
         """Remove the files below ``top``, a directory of the store, that are not needed, and what is empty
-        then. What a link leads to is not ours to remove."""
+        then, but the directories ``spare``. What a link leads to is not ours to remove."""
         removed = 0
         try:
             with open_directory(self.place.path) as store, open_directory(top, within=store) as opened:
@@ -182,7 +185,7 @@ class Store:
                         if not is_needed(below, name):
                             os.unlink(name, dir_fd=directory)
                             removed += 1
-                    if not os.listdir(directory):
+                    if below not in spare and not os.listdir(directory):
                         os.rmdir(os.path.normpath(f"{top}/{below}"), dir_fd=store)
         except FileNotFoundError:
             pass

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scr_watchd.files import Reader
+from scr_watchd.oci.names import RepositoryName
 from scr_watchd.publish.copying import Copying, Target, Unlinked, told
 from scr_watchd.settings import Settings
 from tests.daemons import daemon, free_port, public_directory, scr_watchd
@@ -25,6 +26,7 @@ from tests.waiting import until
 
 USER = 54321
 BUILT = image("one")
+APP = RepositoryName("app")
 LAYER = digest_of(b"layer 0 of one")[7:]
 
 
@@ -61,8 +63,17 @@ def add(place: Path, name: str, built: Built, *odd: str) -> Path:
 
 def become_user() -> None:
     os.setgroups([])
-    os.setgid(USER)
-    os.setuid(USER)
+    os.setegid(USER)
+    os.seteuid(USER)
+
+
+@contextmanager
+def as_root() -> Iterator[None]:
+    os.seteuid(0)
+    try:
+        yield
+    finally:
+        os.seteuid(USER)
 
 
 def passes_on(place: Path, **settings: object) -> Passes:
@@ -270,6 +281,72 @@ def with_layer(content: bytes) -> Built:
     return Built(json.dumps(document).encode(), OCI_MANIFEST, files)
 
 
+def a_copy_that_waits_is_spared() -> None:
+    with disk() as place:
+        file = add(place, "app:1", BUILT, LAYER) / LAYER
+
+        def act() -> None:
+            passes = passes_on(place)
+            images = passes.mirror.scanner.full().repositories[APP].images
+            passes.look()
+            until(lambda: is_ready(blob(place)))
+            store = passes.mirror.store
+            assert store is not None
+            store.prune(APP, images)
+            assert is_ready(blob(place))
+            store.prune(APP, ())
+            assert not blob(place).parent.exists()
+            copies_are_done(passes)
+            assert list(passes.served()) == ["app:1"], "it is made anew"
+
+        in_child(act)
+
+        def turns() -> None:
+            """A link can be made while the copy lies ready, and then it cannot any more."""
+            passes = passes_on(place)
+            blob(place).unlink()
+            passes.look()
+            until(lambda: is_ready(blob(place)))
+            with as_root():
+                file.chmod(0o666)
+            passes.look()
+            assert list(passes.served()) == ["app:1"]
+            assert {path.name for path in blob(place).parent.iterdir()} == {
+                digest[7:] for digest in BUILT.blobs
+            }
+            with as_root():
+                file.chmod(0o4755)
+            blob(place).unlink()
+            passes.look()
+            copies_are_done(passes)
+            assert list(passes.served()) == ["app:1"]
+            assert blob(place).read_bytes() == file.read_bytes()
+
+        in_child(turns)
+
+
+def one_owner_whose_files_all_refuse() -> None:
+    """He has not all of the others' links become symbolic."""
+    with disk() as place:
+        add(place, "app:1", BUILT)  # tmpfs lists what is new first
+        for number in range(12):
+            for path in add(place, f"his:{number}", BUILT).iterdir():
+                os.chown(path, 1, 1)
+                path.chmod(0o644)
+
+        def act() -> None:
+            passes = passes_on(place)
+            passes.look()
+            store = passes.mirror.store
+            assert store is not None
+            assert store.place.hard_links
+            copies_are_done(passes)
+            assert len(passes.served()) == 13, (sorted(passes.served()), passes.mirror.found)
+            assert not any(path.is_symlink() for path in (place / "state" / "store").rglob("*"))
+
+        in_child(act)
+
+
 # -- an upgraded store -------------------------------------------------------------------------------
 
 
@@ -463,6 +540,8 @@ def many_links_on_ext4() -> None:
         a_set_uid_blob_that_is_not_what_its_name_says,
         copies_of_what_is_gone_are_not_held_by_the_store_alone,
         a_full_disk,
+        a_copy_that_waits_is_spared,
+        one_owner_whose_files_all_refuse,
         links_of_a_former_version,
         killed_between_any_two_steps,
         what_a_crash_left_of_an_image_that_is_gone_goes,

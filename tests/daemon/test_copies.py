@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -493,41 +494,69 @@ def a_mount_below_the_root() -> None:
             unmount(other)
 
 
-def many_links_on_ext4() -> None:
-    """As root, who may link everything else."""
+@contextmanager
+def formatted(kind: str) -> Iterator[Path]:
+    """A disk with a file system of that kind."""
     with public_directory() as directory:
         device, place = directory / "device", directory / "disk"
         place.mkdir()
         with device.open("wb") as stream:
-            stream.truncate(96 * 2**20)
-        subprocess.run(["mkfs.ext4", "-q", "-N", "2000", device], check=True)
+            stream.truncate(512 * 2**20)
+        subprocess.run([f"mkfs.{kind}", "-q", device], check=True)
         mount("-o", "loop", device, place)
         try:
             (place / "state").mkdir()
-            file = add(place, "app:1", BUILT) / LAYER
-            os.chown(file, USER, USER)
-            file.chmod(0o640)
-            full = place / "full"
-            full.mkdir()
-            for number in range(64_999):
-                os.link(file, full / str(number))
-            passes = passes_on(place)
-            passes.mirror.host.worker_user = lambda: Reader(1, frozenset({USER}))
-            passes.look()
-            copies_are_done(passes)
-            assert list(passes.served()) == ["app:1"]
-            copy = blob(place).lstat()
-            assert (copy.st_uid, copy.st_gid, stat.S_IMODE(copy.st_mode)) == (USER, USER, 0o640)
-            assert not blob(place).samefile(file)
-            assert "as many links as" in passes.mirror.found.unlinked[0].reason
-            (full / "0").unlink()
-            passes.start()
-            passes.mirror.host.worker_user = lambda: Reader(1, frozenset({USER}))
-            passes.look()
-            assert blob(place).samefile(file)
-            assert passes.mirror.found.copied_bytes == 0
+            yield place
         finally:
             unmount(place)
+
+
+def many_links_on_ext4() -> None:
+    """As root, who may link everything else."""
+    with formatted("ext4") as place:
+        file = add(place, "app:1", BUILT) / LAYER
+        os.chown(file, USER, USER)
+        file.chmod(0o640)
+        full = place / "full"
+        full.mkdir()
+        for number in range(64_999):
+            os.link(file, full / str(number))
+        passes = passes_on(place)
+        passes.mirror.host.worker_user = lambda: Reader(1, frozenset({USER}))
+        passes.look()
+        copies_are_done(passes)
+        assert list(passes.served()) == ["app:1"]
+        copy = blob(place).lstat()
+        assert (copy.st_uid, copy.st_gid, stat.S_IMODE(copy.st_mode)) == (USER, USER, 0o640)
+        assert not blob(place).samefile(file)
+        assert "as many links as" in passes.mirror.found.unlinked[0].reason
+        (full / "0").unlink()
+        passes.start()
+        passes.mirror.host.worker_user = lambda: Reader(1, frozenset({USER}))
+        passes.look()
+        assert blob(place).samefile(file)
+        assert passes.mirror.found.copied_bytes == 0
+
+
+def another_project_on_xfs() -> None:
+    """EXDEV, which is no other mount: the owner of a file may choose its project."""
+    with formatted("xfs") as place:
+        file = add(place, "app:1", BUILT) / LAYER
+        subprocess.run(["chattr", "-p", "7", "+P", place / "state"], check=True)
+        for path in file.parent.iterdir():
+            if path != file:
+                subprocess.run(["chattr", "-p", "7", path], check=True)
+        passes = passes_on(place)
+        passes.look()
+        store = passes.mirror.store
+        assert store is not None
+        assert store.place.hard_links
+        copies_are_done(passes)
+        assert blob(place).lstat().st_nlink == 1
+        assert not blob(place).is_symlink()
+        assert [each.reason for each in passes.mirror.found.unlinked] == [
+            "it is in another volume or project of its file system"
+        ]
 
 
 @pytest.mark.skipif(not protects_links(), reason="fs.protected_hardlinks is off: nothing is refused")
@@ -547,9 +576,12 @@ def many_links_on_ext4() -> None:
         what_a_crash_left_of_an_image_that_is_gone_goes,
         a_mount_below_the_root,
         many_links_on_ext4,
+        another_project_on_xfs,
     ],
 )
 def test_what_refuses_a_hard_link(scenario: Callable[[], None]) -> None:
+    if scenario is another_project_on_xfs and shutil.which("mkfs.xfs") is None:
+        pytest.skip("there is no mkfs.xfs")
     run_with_private_mounts(scenario)
 
 

@@ -179,24 +179,27 @@ def a_set_uid_blob_that_is_not_what_its_name_says() -> None:
         in_child(act)
 
 
-def copies_of_what_is_gone_are_not_held_by_the_store_alone() -> None:
-    """A tag goes, and another has the same odd layer."""
+def copies_of_what_the_tree_has_are_not_held_by_the_store_alone() -> None:
+    """A tag goes, and has its grace; another has the same odd layer."""
     with disk() as place:
-        add(place, "app:1", BUILT, LAYER)
+        made = add(place, "app:1", BUILT, LAYER)
+        add(place, "app:2", image("one", annotations={"another": "manifest"}), LAYER)
 
         def act() -> None:
             passes = passes_on(place)
             passes.look()
             copies_are_done(passes)
             size = passes.mirror.found.copied_bytes
-            os.rename(place / "images" / "app:1", place / "images" / "app:2")
-            passes.look()
-            assert list(passes.served()) == ["app:2"]
-            assert (passes.mirror.found.copied_bytes, passes.mirror.found.only_stored_bytes) == (size, 0)
-            assert blob(place).lstat().st_nlink == 1
+            assert size == (made / LAYER).stat().st_size
+            with as_root():
+                subprocess.run(["rm", "-r", made], check=True)
+            for _ in range(2):
+                passes.look()
+                assert list(passes.served()) == ["app:2"]
+                found = passes.mirror.found
+                assert (found.leaving, found.copied_bytes, found.only_stored_bytes) == (1, size, 0)
+                passes.start()
 
-        (place / "images").chmod(0o777)
-        (place / "images" / "app:1").chmod(0o777)
         in_child(act)
 
 
@@ -567,7 +570,7 @@ def another_project_on_xfs() -> None:
         a_set_uid_blob_that_nobody_verifies,
         a_daemon_that_may_not_link,
         a_set_uid_blob_that_is_not_what_its_name_says,
-        copies_of_what_is_gone_are_not_held_by_the_store_alone,
+        copies_of_what_the_tree_has_are_not_held_by_the_store_alone,
         a_full_disk,
         a_copy_that_waits_is_spared,
         one_owner_whose_files_all_refuse,

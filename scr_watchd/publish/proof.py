@@ -104,7 +104,7 @@ class Prover:
     @property
     def knows_rot(self) -> bool:
         """Whether some file is known not to have its digest."""
-        return self.hasher is not None and self.hasher.knows_rot
+        return self.hasher.knows_rot
 
     def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file is known not to have ``digest``."""

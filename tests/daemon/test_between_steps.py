@@ -144,7 +144,7 @@ def test_an_image_whose_hashes_arrived_in_a_failed_pass_is_published(passes: Pas
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     passes.at = fail  # in each pass that hears of a hash
-    until(lambda: (passes.look(), passes.mirror.store and passes.mirror.store.prover.hasher.is_idle)[1])  # type: ignore[union-attr]
+    until(lambda: (passes.look(), passes.mirror.store and passes.mirror.store.prover.hasher.is_idle)[1])
     passes.at = lambda _: None
     until(passes.look_and_tell, lambda served: "big:1" in served, seconds=3)
 

@@ -5,7 +5,7 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; for the recipes rsync and bindfs; for the benchmarks wrk,
+#    package systemd, man, lintian and shells; for the recipes rsync and bindfs; xfsprogs; for the benchmarks wrk,
 #    docker-registry and inotify-tools; by apt-get as root or with sudo; without root, or without
 #    apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
@@ -43,6 +43,7 @@ need debootstrap debootstrap
 need iptables iptables
 need curl curl
 need rsync rsync
+need mkfs.xfs xfsprogs         # a file system where links end at projects, too
 need bindfs bindfs             # a file system without events, in the place of NFS
 need /usr/bin/python3 python3   # what the Debian package runs with
 need /lib/systemd/systemd systemd

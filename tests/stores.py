@@ -36,7 +36,8 @@ class Stored:
     store: Store = field(init=False)
 
     def __post_init__(self) -> None:
-        prover = Prover(self.hasher, self.place.path, self.progress, self.trusting)
+        hasher = self.hasher or Hasher(self.root, lambda: None)
+        prover = Prover(hasher, self.place.path, self.progress, self.trusting, self.hasher is not None)
         self.store = Store(self.place, self.root, prover, progress=self.progress)
 
     def take(self, tree: Tree | Iterable[Image], *, reader: Reader = ANYBODY) -> Taken:
@@ -75,7 +76,7 @@ class Stored:
 
     @property
     def has_news(self) -> bool:
-        return self.hasher is not None and self.hasher.has_news
+        return self.store.prover.hasher.has_news
 
     @property
     def is_there(self) -> bool:

@@ -17,9 +17,9 @@ from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
 from scr_watchd.commands.status import renamed, unripe
 from scr_watchd.daemon import status as statuses
-from scr_watchd.daemon.status import Status, UnripeStatus
+from scr_watchd.daemon.status import Status, UnlinkedStatus, UnripeStatus, about_links
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import ANYBODY, Reader
+from scr_watchd.files import ANYBODY, Reader, mounts_around
 from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.moves import has_others
 from scr_watchd.images.scan import Scanner
@@ -27,6 +27,7 @@ from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image
 from scr_watchd.publish import place
+from scr_watchd.publish.copying import on_mount
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
 from scr_watchd.words import printable, shell
@@ -70,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")
+        for line in about_links(_links(scan, root, state)):
+            print(line)
     return options.EXIT_PROBLEMS if scan.problems else options.EXIT_NOT_YET if scan.unripe else 0
 
 
@@ -152,6 +155,22 @@ def _unripe(scan: Tree, status: Status | None) -> tuple[Unripe, ...]:
 
 def _called(image: Image) -> str:
     return f"{image.repository}{f':{image.tag}' if image.tag else ''}"
+
+
+def _links(scan: Tree, root: Path, state: State) -> Status:
+    """What the daemon of this tree found of its links, or would find of mounts below it."""
+    status = statuses.last(state.status)
+    if _is_of(status, root):
+        return status
+    real = os.path.realpath(root)
+    inside = [
+        on_mount(number)
+        for point, number in sorted(mounts_around(root))
+        if any(f"{real}/{image.path}/".startswith(f"{point}/") for image in scan.images) and point > real
+    ]
+    return Status(
+        unlinked=tuple(UnlinkedStatus(each.kind, each.path, each.reason, each.remedy) for each in inside)
+    )
 
 
 def _text(scan: Tree, root: Path) -> str:

@@ -16,7 +16,6 @@ import msgspec
 from scr_watchd.commands import options
 from scr_watchd.commands.check import state_of_tree
 from scr_watchd.commands.owner import as_owner
-from scr_watchd.commands.status import size_of
 from scr_watchd.daemon import status as statuses
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import me, open_directory, read_regular
@@ -88,9 +87,9 @@ class _Row:
             image.tag or "-",
             image.digest[7:19],
             ",".join(self.platforms) + some or "-",
-            size_of(size),
-            size_of(own),
-            size_of(size - own),
+            statuses.size(size),
+            statuses.size(own),
+            statuses.size(size - own),
             f"{when:%Y-%m-%d %H:%M}" if when else "-",
         )
 
@@ -235,7 +234,7 @@ def _text(rows: list[_Row], own: list[int], total: int, all_of_it: int | None, p
 
 
 def _exactly(size: int) -> str:
-    return f"{size_of(size)} ({size:,} bytes)"
+    return f"{statuses.size(size)} ({size:,} bytes)"
 
 
 class _Progress:

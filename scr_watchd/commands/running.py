@@ -160,11 +160,9 @@ def build(
         place.check_can_be_told(chosen)
         if chosen.path not in lasting.locks:
             lasting.locks[chosen.path] = place.lock(chosen.path)
-        hasher = None
-        if settings.verify == "new":
-            new = Hasher(settings.root, _hinter(inbox), progress=pulse)
-            hasher = lasting.hashers.setdefault(settings.root, new)
-        prover = Prover(hasher, chosen.path, pulse, trusting)
+        new = Hasher(settings.root, _hinter(inbox), progress=pulse)
+        hasher = lasting.hashers.setdefault(settings.root, new)
+        prover = Prover(hasher, chosen.path, pulse, trusting, settings.verify == "new")
         return Store(chosen, settings.root, prover, progress=pulse)
 
     mirror = Mirror(

@@ -12,7 +12,7 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
-from scr_watchd.daemon.status import Status, UnripeStatus, counted
+from scr_watchd.daemon.status import Status, UnripeStatus, about_links, counted, size
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.publish.holder import is_daemon
 from scr_watchd.publish.state import silent_seconds
@@ -104,10 +104,15 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
     lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
     if status.only_stored_bytes:
         lines.insert(
-            -1, f"{'disk:':<12}{size_of(status.only_stored_bytes)} only in the store; see scr-watchd prune"
+            -1, f"{'disk:':<12}{size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
+        )
+    if status.copied_bytes:
+        lines.insert(
+            -1, f"{'copies:':<12}{size(status.copied_bytes)} in the store, where no link can be made"
         )
     if status.links_cost:
         lines += ["", status.links_cost]
+    lines += about_links(status)
     if status.held:
         lines += [
             "",
@@ -162,19 +167,11 @@ def _generation(status: Status) -> str:
     return f"{status.generation}, {when if status.confirmed else f'not confirmed ({when})'}"
 
 
-def size_of(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
 def _ago(moment: float | None) -> str:
     if moment is None:
         return "never"
     seconds = max(0, int(time.time() - moment))
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
+    for length, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit} ago"
     return f"{seconds} s ago"

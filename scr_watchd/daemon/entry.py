@@ -8,6 +8,7 @@ from scr_watchd.daemon.resolve import Served
 from scr_watchd.images.tree import RepositoryImages, Tree
 from scr_watchd.oci.catalog import Catalog, Problem, Repository
 from scr_watchd.oci.names import RepositoryName
+from scr_watchd.publish.copying import Unlinked
 from scr_watchd.publish.link import Linked
 from scr_watchd.render.http_conf import Fragment, fragments_of
 
@@ -36,7 +37,6 @@ class Entry:
             and self.served.repository is published
             and self.is_tidy
             and not self.linked.problems
-            and not self.served.only_stored
             and not self.linked.is_disturbed
         )
 
@@ -80,6 +80,12 @@ class Entries(dict[RepositoryName, Entry]):
         return found
 
     @property
+    def staying(self) -> list[RepositoryName]:
+        """The repositories of which something stays that the tree has not: the guard counts over all of them,
+        so they are looked at together, as soon as there is anything to do."""
+        return [name for name, each in self.items() if each.served.only_stored]
+
+    @property
     def problems(self) -> list[Problem]:
         return [problem for each in self.values() for problem in each.linked.problems]
 
@@ -87,3 +93,10 @@ class Entries(dict[RepositoryName, Entry]):
     def waiting(self) -> int:
         """How many images wait for their hashes."""
         return sum(len(each.linked.waiting) for each in self.values())
+
+    @property
+    def unlinked(self) -> dict[tuple[RepositoryName, str], Unlinked]:
+        """What the store has no hard links of, though others are, by repository and digest."""
+        return {
+            (name, key): found for name, each in self.items() for key, found in each.linked.unlinked.items()
+        }

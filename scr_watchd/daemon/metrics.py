@@ -160,6 +160,11 @@ def _tree(status: Status) -> Iterator[Family]:
         "leaving_manifests", "Replaced or removed, and still there by digest.", Sample(status.leaving)
     )
     yield _gauge("store_only_bytes", "Bytes that only the store holds.", Sample(status.only_stored_bytes))
+    yield _gauge(
+        "store_copied_bytes",
+        "Bytes that the store has copies of, because no hard links can be made.",
+        Sample(status.copied_bytes),
+    )
 
 
 def _gauge(name: str, about: str, *samples: Sample) -> Family:

@@ -22,8 +22,9 @@ from scr_watchd.files import FileId, Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Renames, RepositoryImages, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, Repository, told
-from scr_watchd.oci.names import Digest, RepositoryName
+from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import state as records
+from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
@@ -76,6 +77,12 @@ class Mirror:
     ripe: Ripe = field(default_factory=Ripe)
     _guard: Guard = field(default_factory=Guard)
     _tree: Tree | None = None
+    _until: float = 0.0
+    """When (seconds since 1970) what was resolved changes by itself."""
+    _told: Tree | None = None
+    """What ``found`` tells of."""
+    _hashed: dict[str, set[str]] = field(default_factory=dict)
+    """What was hashed since it was last looked at: images by repository."""
     _rendered: tuple[str, str, bool] | None = None
     """The generation that the entries render to, the store in it, and whether it follows links."""
 
@@ -122,7 +129,7 @@ class Mirror:
     def _pass(self, *, full: bool) -> Outcome:
         self.host.keep_lock()
         self._learn_reader()
-        began, before = time.time(), self._tree
+        began = time.time()
         with self._guard.watching(self.scanner.root):
             seen = self._look(full=full)
         store = self._store_of(seen.root)
@@ -130,21 +137,26 @@ class Mirror:
         tree = self._tree = self.ripe.without_unripe(seen, published, store.image)
         current = self.publisher.ensure_current()
         self.publisher.look_for_another()
-        hashed = store.prover.begin()
-        dirty = self.entries.dirty(tree, self.publisher.current.catalog.repositories, hashed)
+        if store.prover.has_lost_its_clock():
+            self.entries.forget()
+        for name, images in store.prover.begin().items():
+            self._hashed.setdefault(name, set()).update(images)
+        dirty = self.entries.dirty(tree, self.publisher.current.catalog.repositories, self._hashed)
         form = store.place.seen_as, not self.host.has_root_workers
         asked = self._asked()
         if not self.publisher.generations.is_intact(current):
             self._rendered = None
         outcome: Outcome
-        if tree is before and not dirty and not asked and self._rendered == (current, *form):
+        is_same = tree is self._told and not self._guard.has_moved and self._rendered == (current, *form)
+        if is_same and not dirty and not asked and self._keeps(store):
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
         else:
-            outcome = self._make_so(tree, store, dirty, hashed, form, asked)
+            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying}, form, asked)
         if not isinstance(outcome, Rejected | Deferred):
             self._guard.has_moved = False
-        store.prover.end(began=began if full else None)
+        unseen = (image for each in self.entries.values() for image in each.served.only_stored)
+        store.prover.end(began=began if full else None, unseen=store.links(unseen))
         return outcome
 
     def _make_so(
@@ -152,21 +164,21 @@ class Mirror:
         tree: Tree,
         store: Store,
         dirty: Collection[RepositoryName],
-        hashed: dict[str, set[str]],
         form: tuple[str, bool],
         asked: dict[Request, str],
     ) -> Outcome:
         publisher, current = self.publisher, self.publisher.ensure_current()
         publisher.reached("scan")
-        self._link(tree, store, dirty, hashed)
+        linked = self._link(tree, store, dirty)
         publisher.reached("store")
-        images = {name: self.entries[name].linked.images for name in dirty}
+        images = {name: self.entries[name].linked.images for name in linked}
         resolved = self._resolve(tree, store, images, self._policy(store, asked))
         self._guard.hold(resolved.held_since)
+        self._until = resolved.until
         for name, served in resolved.served.items():
             self.entries[name].served = served
         catalog = self.entries.catalog(publisher.current.catalog)
-        self.found = self._found(tree, store, catalog, resolved)
+        self.found, self._told = self._found(tree, store, catalog, resolved), tree
         generation, files = current, None
         if catalog is not publisher.current.catalog or self._rendered != (current, *form):
             fragments = self.entries.fragments(catalog)
@@ -186,10 +198,15 @@ class Mirror:
             for what, text in asked.items():
                 if records.requested(publisher.state, what) == text:  # else it came later
                     records.answered(publisher.state, what)
-        self._tidy(store, dirty, resolved, outcome, before=current)
+        self._tidy(store, linked, resolved, outcome, before=current)
         if isinstance(outcome, Published | Unconfirmed):
             publisher.reached("prune")
         return outcome
+
+    def _keeps(self, store: Store) -> bool:
+        """Whether what stays for a while may stay as it is: its time is not over, and the store has it."""
+        staying = (self.entries[name].served.only_stored for name in self.entries.staying)
+        return time.time() < self._until and all(store.has(image) for some in staying for image in some)
 
     # -- what there is -------------------------------------------------------------------------------
 
@@ -230,15 +247,15 @@ class Mirror:
         tree: Tree,
         store: Store,
         names: Iterable[RepositoryName],
-        hashed: dict[str, set[str]],
-    ) -> None:
-        """Bring what the tree has into the store."""
+    ) -> set[RepositoryName]:
+        """Bring what the tree has into the store. Returns of which repositories that is: of more, if what is
+        rotten was served for others too."""
         for name in names:
             self.entries.setdefault(name, Entry()).is_tidy = False
         linked: set[RepositoryName] = set()
         todo, again = list(names), False
         try:
-            with store.linking(tree.root, self.scanner.reader, hashed) as linker:
+            with store.linking(tree.root, self.scanner.reader, self._hashed) as linker:
                 while todo:
                     for name in todo:
                         entry = self.entries[name]
@@ -247,17 +264,18 @@ class Mirror:
                         entry.linked = linker.link(name, images, entry.linked, published, again=again)
                         linked.add(name)
                     rotten, linker.rotten = linker.rotten, []
-                    # what is rotten may have been served for others too
                     todo = sorted({name for each in rotten for name in store.drop(each, self.entries)})
                     again = True
         except BaseException:
             for name in (*linked, *todo):
                 self.entries[name].forget()
             raise
+        self._hashed = {}
         for name in linked:
             entry = self.entries[name]
             entry.found = tree.repositories.get(name)
             remark(entry.linked)
+        return linked
 
     def _policy(self, store: Store, asked: dict[Request, str]) -> Policy:
         now, pruned = time.time(), asked.get("prune")
@@ -291,12 +309,19 @@ class Mirror:
             name: Offer(_found_in(tree, name), some, published.get(name), leaving.get(name, {}))
             for name, some in images.items()
         }
+
+        def stored(name: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
+            for known in self.entries[name].served.only_stored if name in self.entries else ():
+                if (known.tag, known.digest) == (tag, digest) and store.has(known):
+                    return known
+            return store.image(name, tag, digest)
+
         return resolve(
             offers,
             holding,
             hidden=tree.hidden,
             is_renamed=Renames(tree.images),
-            stored=store.image,
+            stored=stored,
             policy=policy,
             now=time.time(),
         )
@@ -314,6 +339,7 @@ class Mirror:
 
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]
+        unlinked = self.entries.unlinked
         return Found(
             repositories=len(listed),
             tags=sum(len(each.tags) for each in listed),
@@ -325,7 +351,7 @@ class Mirror:
             waiting=self.entries.waiting,
             leaving=sum(len(each.leaving) for each in resolved.served.values()),
             only_stored_bytes=store.only_here(
-                image for each in resolved.served.values() for image in each.only_stored
+                (image for each in resolved.served.values() for image in each.only_stored), unlinked
             ),
             sparse={
                 (image.repository, image.tag): image.some_platforms
@@ -340,6 +366,8 @@ class Mirror:
                 catalog,
                 {name: each.served for name, each in self.entries.items()},
             ),
+            copied_bytes=sum(each.size for each in unlinked.values()),
+            unlinked=told_unlinked(unlinked.values()),
         )
 
     def _tidy(
@@ -405,7 +433,10 @@ def _published(repository: Repository | None) -> set[tuple[str, Digest]]:
 
 def _grace(seconds: float, store: Store) -> float:
     """The grace period, shorter while the disk of the store is nearly full."""
-    disk = os.statvfs(store.place.path)
+    try:
+        disk = os.statvfs(store.place.path)
+    except FileNotFoundError:
+        return seconds  # somebody removed it, and nothing needs it now
     if disk.f_blocks and disk.f_bavail / disk.f_blocks < _LOW_DISK:
         return min(seconds, _LOW_DISK_GRACE_SECONDS)
     return seconds

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from scr_watchd.images.sparse import Unripe
 from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.publish.copying import Unlinked
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
 
@@ -14,10 +15,11 @@ class Found:
     """What a pass saw. ``pinned`` are tags that are served as they were, because their directory
     holds no complete image now; ``held`` are tags whose directories are gone, and which stay because
     too many vanished at once, since ``held_since`` (seconds since 1970). ``waiting`` images wait for
-    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. ``sparse`` are the tags
-    that are served without all of their platforms, and which they have; ``unripe`` those that are not yet.
-    ``renamed`` are the old and new names of images whose layout has several repositories now. ``advice`` is
-    for the site's configuration."""
+    their bytes to be hashed, and ``leaving`` manifests for the end of their grace. Of
+    ``unlinked`` files, among others, there is no hard link; ``copied_bytes`` are copies. ``sparse`` are the
+    tags that are served without all of their platforms, and which they have; ``unripe`` those that are not
+    yet. ``renamed`` are the old and new names of images whose layout has several repositories now.
+    ``advice`` is for the site's configuration."""
 
     repositories: int = 0
     tags: int = 0
@@ -32,6 +34,8 @@ class Found:
     sparse: Mapping[Reference, str] = field(default_factory=dict)
     unripe: tuple[Unripe, ...] = ()
     renamed: tuple[tuple[Reference, Reference], ...] = ()
+    copied_bytes: int = 0
+    unlinked: tuple[Unlinked, ...] = ()
     advice: str = ""
 
     @property

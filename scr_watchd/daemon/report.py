@@ -19,7 +19,7 @@ from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.notices import name, platforms, serving
 from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
-from scr_watchd.daemon.status import ProblemStatus, Status, counted
+from scr_watchd.daemon.status import ProblemStatus, Status, UnlinkedStatus, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Problem, Reference
@@ -281,6 +281,11 @@ def _served(found: Found, generation: str, *, confirmed: bool) -> dict[str, Any]
         "held": tuple(map(name, found.held)),
         "held_since": found.held_since,
         "only_stored_bytes": found.only_stored_bytes,
+        "copied_bytes": found.copied_bytes,
+        "unlinked": tuple(
+            UnlinkedStatus(each.kind, each.path, each.reason, each.remedy, each.size)
+            for each in found.unlinked
+        ),
     }
 
 

@@ -31,6 +31,18 @@ class UnripeStatus(msgspec.Struct, frozen=True):
     until: float
 
 
+class UnlinkedStatus(msgspec.Struct, frozen=True):
+    """What the store has no hard link of, though it has of others."""
+
+    kind: str
+    """mount, symbolic or copy"""
+    path: str
+    reason: str
+    remedy: str
+    size: Count = 0
+    """Of all copies with that reason."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Times are seconds since 1970; ``None`` where it has not happened yet."""
 
@@ -67,6 +79,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Manifests that were replaced or removed, and can still be pulled by digest."""
     only_stored_bytes: Count = 0
     """What nothing but the store holds: pinned, held, or in its grace period."""
+    copied_bytes: Count = 0
+    """What the store has copies of, because no hard links can be made."""
+    unlinked: tuple[UnlinkedStatus, ...] = ()
     watch: str = ""
     watch_mode: str = ""
     """events, poll or both"""
@@ -75,6 +90,23 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     links_cost: str = ""
     """What symbolic links cost, and the lines that would make hard ones."""
     reader: tuple[int | None, tuple[int, ...]] = (None, ())
+
+
+def about_links(status: Status) -> list[str]:
+    """What is served otherwise than by hard links, though others are, and what to do about it."""
+    lines = []
+    for each in status.unlinked:
+        what = f"{size(each.size)} are copies, of {each.path}" if each.kind == "copy" else each.path
+        lines += ["", f"not a hard link: {what}", f"  {each.reason}", f"  {each.remedy}"]
+    return lines
+
+
+def size(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,15 +2,14 @@
 
 What is linked is what was judged: a file is opened once, its status is read from that descriptor, and the
 very descriptor is linked. A hard link keeps a blob's bytes while a writer wipes its directory and copies it
-again, so that the last complete version stays pullable. Where none can be made the link is symbolic, and
-only that is lost.
+again, so that the last complete version stays pullable, and leads nowhere else. Links to another mount are
+symbolic; what else refuses a hard link is copied.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -24,28 +23,28 @@ from scr_watchd.files import (
     open_inside,
     read_regular,
 )
-from scr_watchd.oci.catalog import Image, ManifestFile, Problem, label
+from scr_watchd.oci.catalog import Image, ManifestFile, Problem
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor
-from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from scr_watchd.publish.batch import UNMARKED, Batch, Mark, mark, moment
-from scr_watchd.publish.hashing import identity
+from scr_watchd.oci.names import Digest, RepositoryName
+from scr_watchd.publish.batch import UNMARKED, Mark, mark, moment
+from scr_watchd.publish.copying import Unlinked, may_be_refused, why
 from scr_watchd.publish.place import StorePlace
-from scr_watchd.publish.proof import Prover, RottenError, WaitingError, called
-from scr_watchd.words import copy_again, printable
-
-# link(2): another mount, not permitted (fs.protected_hardlinks), too many links, not supported
-_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+from scr_watchd.publish.placing import File, Means, Placing, UnusableError, changed, lstat
+from scr_watchd.publish.proof import RottenError, WaitingError, called
+from scr_watchd.words import printable
 
 
 @dataclass(slots=True)
 class Linked:
     """What the store has of a repository: ``images`` are safe in it, ``waiting`` are not until their bytes
-    are hashed. ``marks`` tell whether others disturb its directories."""
+    are hashed or copied. Of ``unlinked`` blobs it has no hard link, though others are. ``marks`` tell
+    whether others disturb its directories."""
 
     images: tuple[Image, ...] = ()
     problems: tuple[Problem, ...] = ()
     waiting: tuple[Image, ...] = ()
     is_symbolic: bool = False
+    unlinked: dict[str, Unlinked] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)
 
     @property
@@ -61,27 +60,10 @@ class Rotten:
     digest: Digest
 
 
-class _UnusableError(Exception):
-    """A blob or manifest that cannot be published."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
-
-
 @dataclass(slots=True)
-class Linker:
-    """Links from the tree whose directory ``root`` is a descriptor of, and which is shown as ``path``.
-    ``reader`` must be able to read what is served. ``rotten`` grows."""
+class Linker(Means):
+    """Links what repositories need. Images that were ``hashed`` are looked at again; ``rotten`` grows."""
 
-    place: StorePlace
-    path: Path
-    root: int
-    reader: Reader
-    prover: Prover
-    batch: Batch
-    progress: Callable[[], None]
     hashed: dict[str, set[str]] = field(default_factory=dict)
     rotten: list[Rotten] = field(default_factory=list)
 
@@ -109,8 +91,11 @@ class Linker:
         again = again or before.is_disturbed or not old.keys() <= new.keys()
         again |= before.is_symbolic and any(new.get(key) is not image for key, image in old.items())
         hashed = self.hashed.get(name, set())
+        if again:
+            self.prover.forget_upgrades(name)
         with _Links(self, name, published) as links:
             links.is_symbolic = before.is_symbolic and not again
+            links.unlinked = dict(before.unlinked) if not again else {}
             for image in images:
                 self.progress()
                 known = old.get(called(image))
@@ -119,38 +104,26 @@ class Linker:
                 else:
                     links.attempt(image, has_changed=known is not None and known is not image)
             marks = {**before.marks, **dict.fromkeys(links.places, UNMARKED)}
+            if links.unlinked:
+                needed = {blob.digest.hex for image in images for blob in image.blobs}
+                links.unlinked = {key: each for key, each in links.unlinked.items() if key in needed}
             return Linked(
                 tuple(links.images),
                 tuple(links.problems),
                 tuple(links.waiting),
                 links.is_symbolic,
+                links.unlinked,
                 marks if not again else dict.fromkeys(links.places, UNMARKED),
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A blob as a file of the tree, in the open directory ``source``; in the store it is, or will be, in
-    the open ``directory``, whose path is ``place``."""
-
-    image: Image
-    blob: Descriptor
-    source: int
-    status: os.stat_result
-    directory: int
-    place: str
-
-    @property
-    def name(self) -> str:
-        return self.blob.digest.hex
-
-
-class _Links:
+class _Links(Placing):
     """The links of one repository, whose directories are open meanwhile."""
 
     def __init__(
         self, linker: Linker, name: RepositoryName, published: Collection[tuple[str, Digest]]
     ) -> None:
+        super().__init__(linker)
         self._to = linker
         self._name = name
         self._published = published
@@ -160,7 +133,6 @@ class _Links:
         self.problems: list[Problem] = []
         self.waiting: list[Image] = []
         self.places: set[str] = set()
-        self.is_symbolic = False
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +144,7 @@ class _Links:
         """Link ``image``. One that ``has_changed`` is not believed what the store knows of it."""
         try:
             self._image(image, has_changed=has_changed)
-        except _UnusableError as error:
+        except UnusableError as error:
             shown = printable(f"{self._to.path}/{image.place}")
             self.problems.append(Problem(shown, error.reason, error.remedy, image.owner))
         except WaitingError:
@@ -184,7 +156,7 @@ class _Links:
         waits = False
         try:
             with _sources(self._to.root, image, self._to.reader) as source:
-                for blob in image.blobs:
+                for blob in self._rotten_first(source, image):
                     try:
                         self._blob(source(blob.digest.algorithm), image, blob, has_changed=has_changed)
                     except WaitingError:
@@ -194,59 +166,119 @@ class _Links:
                 for manifest in image.manifests:
                     self._manifest(source(manifest.algorithm), manifest)
         except (FileNotFoundError, NotADirectoryError, NotRegularError, PermissionError) as error:
-            raise _changed(str(error.strerror)) from error
+            raise changed(str(error.strerror)) from error
+
+    def _rotten_first(self, source: Callable[[str], int], image: Image) -> Collection[Descriptor]:
+        """The blobs, in the order in which they are linked: what is in vain need not be begun."""
+        prover = self._to.prover
+        if not prover.knows_rot:
+            return image.blobs
+
+        def is_good(blob: Descriptor) -> bool:
+            status = os.stat(blob.digest.hex, dir_fd=source(blob.digest.algorithm), follow_symlinks=False)
+            return not prover.is_rotten(status, blob.digest)
+
+        return sorted(image.blobs, key=is_good)
 
     # -- blobs -------------------------------------------------------------------------------------
 
     def _blob(self, source: int, image: Image, blob: Descriptor, *, has_changed: bool) -> None:
         status = os.stat(blob.digest.hex, dir_fd=source, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode) or status.st_size != blob.size:
-            raise _changed(f"blob {blob.digest} is not the file it was")
+            raise changed(f"blob {blob.digest} is not the file it was")
         if not self._to.reader.may_read(status):
-            raise _changed(f"nginx may not read blob {blob.digest}")
+            raise changed(f"nginx may not read blob {blob.digest}")
         directory, place = self._directory(blob.digest.algorithm)
         self.places.add(place)
-        file = _File(image, blob, source, status, directory, place)
-        existing = _lstat(file.name, directory)
+        file = File(image, blob, source, status, directory, place)
+        existing = lstat(file.name, directory)
         if existing is not None and self._to.has(f"{place}/{file.name}", existing, blob):
             self._look_again(file, existing, has_changed=has_changed)
             return
+        self.unlinked.pop(file.name, None)
+        replace = existing is not None
         if self._to.prover.trusting:
-            self._link(file, replace=existing is not None)
+            self.link(file, replace=replace)
             self._prove(file, wait=False)
         else:
-            self._prove(file, wait=True)
-            self._link(file, replace=existing is not None)
+            if not may_be_refused(status) or self.refusal(file) is None:  # a copy is hashed anyway
+                self._prove(file, wait=True)
+            self.link(file, replace=replace)
 
-    def _look_again(self, file: "_File", existing: os.stat_result, *, has_changed: bool) -> None:
+    def _look_again(self, file: File, existing: os.stat_result, *, has_changed: bool) -> None:
         """At a blob that the store has: was the file written to, or copied anew?"""
-        is_hard, prover = self._to.place.hard_links, self._to.prover
+        is_hard, prover, digest = self._to.place.hard_links, self._to.prover, file.blob.digest
         is_link = stat.S_ISLNK(existing.st_mode)
         if is_link:
             self.is_symbolic = True
-            leads_here = os.readlink(file.name, dir_fd=file.directory) == self._target(file)
-            if leads_here and is_hard:  # of a time when none could be made
-                self._link(file, replace=True)
+            leads_here = os.readlink(file.name, dir_fd=file.directory) == self.target(file)
+            if leads_here and is_hard:
+                self._be_rid_of_symbolic(file)
         else:
             leads_here = file_id(existing) == file_id(file.status)
-        # bytes that are there twice: ours are the last link to the old ones, or of another disk
+            if leads_here:
+                self.unlinked.pop(file.name, None)
+        # bytes that are there twice: ours are the last link to the old ones, a copy, or of another disk
         is_double = not leads_here and (existing.st_nlink == 1 if is_hard else not is_link)
-        digest = file.blob.digest
+        is_rotten = prover.is_rotten(file.status, digest)
+        if is_double and is_hard and not is_link and not is_rotten:
+            refusal = self.refusal(file)
+            if refusal is not None:
+                self._keep_copy(file, existing, refusal)
+                return
         is_proven = prover.is_proven(file.status if leads_here or is_link else existing, digest)
-        if is_proven and not (has_changed or is_double or prover.is_rotten(file.status, digest)):
+        if is_proven and not (has_changed or is_double or is_rotten):
             return
-        is_published = (called(file.image), file.image.digest) in self._published
+        is_published = self._is_published(file)
         try:
             proven = self._prove(file, wait=not is_published, is_served=is_published and leads_here)
-        except _UnusableError:
+        except UnusableError:
             if leads_here and is_link:
-                os.unlink(file.name, dir_fd=file.directory)
-                self._to.batch.change(file.place)
+                self._remove(file)
             raise
         if proven and not leads_here and not is_link:
-            self._link(file, replace=True)
+            self.link(file, replace=True)
 
-    def _prove(self, file: "_File", *, wait: bool, is_served: bool = False) -> bool:
+    def _be_rid_of_symbolic(self, file: File) -> None:
+        """Replace a symbolic link of a time when no hard one could be made, or of version 0.1, which serves
+        until then."""
+        try:
+            self.link(file, replace=True, replaces=f"{file.place}/{file.name}")
+        except WaitingError:
+            refusal = self.refusal(file)
+            if refusal is not None:
+                reason, remedy = why(file.status, refusal, self.path_of(file))
+                reason = f"it is served by a symbolic link until there is a copy: {reason}"
+                self.unlinked[file.name] = Unlinked("symbolic", printable(self.path_of(file)), reason, remedy)
+
+    def _keep_copy(self, file: File, existing: os.stat_result, refusal: OSError) -> None:
+        """The store has a copy of what no link can be made of: are its bytes what its name says?"""
+        prover, digest, is_published = self._to.prover, file.blob.digest, self._is_published(file)
+        if not prover.is_proven(existing, digest):
+            try:
+                prover.prove(
+                    file.directory,
+                    file.image,
+                    file.blob,
+                    existing,
+                    wait=not is_published,
+                    is_served=is_published,
+                    path=file.place,
+                )
+            except RottenError:  # its owner may write to it
+                self._remove(file)
+                self.copy(file, refusal)
+                return
+        self.is_copy(file, existing, refusal)
+
+    def _is_published(self, file: File) -> bool:
+        return (called(file.image), file.image.digest) in self._published
+
+    def _remove(self, file: File) -> None:
+        os.unlink(file.name, dir_fd=file.directory)
+        self._to.batch.change(file.place)
+
+    def _prove(self, file: File, *, wait: bool, is_served: bool = False) -> bool:
         image, digest, status = file.image, file.blob.digest, file.status
         try:
             return self._to.prover.prove(
@@ -255,38 +287,7 @@ class _Links:
         except RottenError:
             if status.st_nlink > 1:
                 self._to.rotten.append(Rotten(file_id(status), digest))
-            directory = image.directory(digest.algorithm)
-            path = f"{self._to.path}/{directory}/{digest.hex}"
-            raise _UnusableError(
-                f"the bytes of {printable(path)} are not those that its name says",
-                _copy_again(f"{self._to.path}/{image.path}", image, path),
-            ) from None
-
-    def _link(self, file: "_File", *, replace: bool) -> None:
-        new = f".{file.name}.new" if replace else file.name
-        if replace:
-            with suppress(FileNotFoundError):
-                os.unlink(new, dir_fd=file.directory)
-        # what was judged is linked, by its descriptor: by its name it could be another by now
-        judged = os.open(file.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=file.source)
-        try:
-            status = os.fstat(judged)
-            if identity(status) != identity(file.status) or not self._to.reader.may_read(status):
-                raise _changed(f"blob {file.blob.digest} was replaced")
-            is_hard = self._to.place.hard_links and _hard_link(judged, file.directory, new)
-        finally:
-            os.close(judged)
-        if not is_hard:
-            os.symlink(self._target(file), new, dir_fd=file.directory)
-            self.is_symbolic = True
-        if replace:
-            os.rename(new, file.name, src_dir_fd=file.directory, dst_dir_fd=file.directory)
-        self._to.batch.change(file.place)
-
-    def _target(self, file: "_File") -> str:
-        """What a symbolic link to a blob says."""
-        directory = file.image.directory(file.blob.digest.algorithm)
-        return f"{self._to.place.root_seen_as}/{directory}/{file.name}"
+            raise self.is_rotten(file) from None
 
     def _directory(self, algorithm: str) -> tuple[int, str]:
         """A descriptor of the directory for blobs, and its path."""
@@ -309,7 +310,7 @@ class _Links:
             return
         raw, _ = read_regular(manifest.file, within=source, limit=MANIFEST_BYTES)
         if Digest.of(raw, manifest.digest.algorithm) != manifest.digest:
-            raise _changed(f"{manifest.file} is not what it was")
+            raise changed(f"{manifest.file} is not what it was")
         self._to.batch.write(copy, raw, manifest.digest)
 
 
@@ -351,35 +352,9 @@ def is_good(
     return right and reader.may_read(status)
 
 
-def _hard_link(judged: int, directory: int, new: str) -> bool:
-    try:
-        os.link(f"/proc/self/fd/{judged}", new, dst_dir_fd=directory, follow_symlinks=True)
-    except OSError as error:
-        if error.errno in _CANNOT_LINK:
-            return False
-        raise
-    return True
-
-
-def _copy_again(path: str, image: Image, file: str) -> str:
-    if not image.is_in_layout:
-        return f"Copy it again: {copy_again(f'dir:{path}')}"
-    if ":" in image.path.rpartition("/")[2]:  # skopeo cannot write such a layout
-        return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
-    skopeo = f"oci:{path}:{label(image.below, image.tag or Tag('TAG'), image.digest)}"
-    return f"Copy it again: {copy_again(skopeo, stale=file)}"
-
-
-def _changed(what: str) -> _UnusableError:
-    return _UnusableError(
-        f"it changed while it was published: {what}",
-        "Nothing to do if it is being copied: the next pass looks again.",
-    )
-
-
 def _is_copy(path: str, manifest: ManifestFile) -> bool:
     """Whether ``path`` is our copy, and not a link that somebody put there to save space."""
-    status = _lstat(path)
+    status = lstat(path)
     return (
         status is not None
         and stat.S_ISREG(status.st_mode)
@@ -387,10 +362,3 @@ def _is_copy(path: str, manifest: ManifestFile) -> bool:
         and status.st_nlink == 1
         and int(status.st_mtime) == moment(manifest.digest)
     )
-
-
-def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
-    try:
-        return os.stat(path, dir_fd=directory, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import secrets
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from scr_watchd.settings import can_be_included
 from scr_watchd.trust import weak_place, weak_way
 from scr_watchd.words import shell
 
+_LOOKED_AT = 200  # files, to find other owners
+_SAMPLES = 5  # of each
 _MAY_PASS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 
 
@@ -229,18 +232,23 @@ def is_mount_point(path: Path) -> bool:
 
 
 def _samples(root: Path) -> Iterator[Path]:
-    """A few regular files of the tree, found without reading much of it."""
-    left = 5
+    """A few regular files of the tree, found without reading much of it: of several owners, since each could
+    have his own refuse a link."""
+    left, found = _LOOKED_AT, Counter[int]()
     for directory, names, files in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
         # no blob, if there is something else: a link changes the ctime, by which it is known to be proven
         for name in sorted(files, key=len)[:1]:
             path = Path(directory, name)
-            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+            if name.startswith(".") or not path.is_file() or path.is_symlink():
+                continue
+            left -= 1
+            owner = path.lstat().st_uid
+            found[owner] += 1
+            if found[owner] <= _SAMPLES:
                 yield path
-                left -= 1
-                if left == 0:
-                    return
+            if left == 0:
+                return
 
 
 def _mount(path: Path) -> tuple[str, str]:

@@ -8,7 +8,7 @@ file has not changed since (its ctime is older), is proven.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +17,21 @@ from scr_watchd.files import create
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Digest
+from scr_watchd.publish.copying import Target, is_room
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 
 _INLINE_BYTES = 64 * 1024 * 1024  # of an image: hashed at once, in some tens of milliseconds
 _INLINE_BYTES_OF_A_PASS = 256 * 1024 * 1024
 _MARGIN_SECONDS = 2.0  # a second change within one tick may leave the same ctime
-_CLOCK_SECONDS = 1.0  # a clock that jumped by more was set
+_CLOCK_SECONDS = 1.0  # a clock that went back by more was set
 
 
 class WaitingError(Exception):
     """A blob whose bytes are still being hashed."""
+
+
+class UncopiedError(Exception):
+    """Why a copy is not made, as a clause."""
 
 
 class RottenError(Exception):
@@ -35,13 +40,14 @@ class RottenError(Exception):
 
 @dataclass(slots=True)
 class Prover:
-    """Without a ``hasher`` everything is believed. While it is ``trusting`` nothing is waited for: on a
+    """Unless it ``verifies`` everything is believed. While it is ``trusting`` no hash is waited for: on a
     first start over an old tree."""
 
-    hasher: Hasher | None
+    hasher: Hasher
     store: Path
     progress: Callable[[], None]
     trusting: bool = False
+    verifies: bool = True
     _proven_ns: int = 0
     is_complete: bool = False
     """Whether all that the store has is older than ``_proven_ns``, or was when it was looked at last."""
@@ -53,10 +59,14 @@ class Prover:
     _clock: float = 0.0
     _inline_left: int = 0
     _jobs: list[tuple[Job, tuple[str, str], bool]] = field(default_factory=list)
+    _planned: int = 0
+    """What the copies among them take."""
+    _upgrades: dict[str, tuple[Job, tuple[str, str]]] = field(default_factory=dict)
+    """Copies that are to take the place of symbolic links, by that."""
 
     def __post_init__(self) -> None:
         self._clock = _clock()
-        if self.hasher is not None:
+        if self.verifies:
             with suppress(OSError):
                 noted = (self.store / ".proven").lstat().st_mtime_ns
                 self._proven_ns = noted if noted <= time.time_ns() else 0
@@ -65,19 +75,25 @@ class Prover:
     def begin(self) -> dict[str, set[str]]:
         """A pass begins. Returns what was waited for and has been hashed: images by repository."""
         self._inline_left = _INLINE_BYTES_OF_A_PASS
-        if abs(_clock() - self._clock) > _CLOCK_SECONDS:
-            self._clock = _clock()
-            self._proven_ns = 0
-            with suppress(OSError):
-                (self.store / ".proven").unlink()
         found: dict[str, set[str]] = {}
-        for repository, called in self.hasher.news() if self.hasher is not None else ():
+        for repository, called in self.hasher.news():
             found.setdefault(repository, set()).add(called)
         return found
 
+    def has_lost_its_clock(self) -> bool:
+        """Whether the clock was set back, once: then no ctime tells what is older than what, and all that is
+        not waited for is to be asked for again."""
+        before, self._clock = self._clock, _clock()
+        if self._clock > before - _CLOCK_SECONDS:
+            return False
+        self._proven_ns, self.is_complete = 0, False
+        with suppress(OSError):
+            (self.store / ".proven").unlink()
+        return True
+
     def is_proven(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file that the store has is known to have ``digest``."""
-        if self.hasher is None or status.st_ctime_ns < self._proven_ns:
+        if not self.verifies or status.st_ctime_ns < self._proven_ns:
             return True
         if self.hasher.result(identity(status), digest):
             self._has_asked = True  # its proof is not noted yet
@@ -85,9 +101,14 @@ class Prover:
         self._has_asked = True
         return False
 
+    @property
+    def knows_rot(self) -> bool:
+        """Whether some file is known not to have its digest."""
+        return self.hasher.knows_rot
+
     def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file is known not to have ``digest``."""
-        return self.hasher is not None and self.hasher.result(identity(status), digest) is False
+        return self.hasher.result(identity(status), digest) is False
 
     def prove(
         self,
@@ -98,17 +119,20 @@ class Prover:
         *,
         wait: bool,
         is_served: bool = False,
+        path: str = "",
     ) -> bool:
-        """Whether the file of a blob in the directory ``source`` is known to have its digest. What
-        ``is_served`` anyway does not hold up a start.
+        """Whether the file of a blob in the directory ``source`` is known to have its digest: that of the
+        image, or ``path``. What ``is_served`` anyway does not hold up a start.
 
         Raises ``RottenError`` if it is known not to, and ``WaitingError`` if that must be waited for.
         """
-        if self.hasher is None:
+        if not self.verifies:
             return True
-        self._has_asked = True
         what = identity(status)
         known = self.hasher.result(what, blob.digest)
+        if known is False:
+            raise RottenError
+        self._has_asked = True
         later = self.trusting or (is_served and self._is_first)
         if known is None and not later and self._is_small(image):
             known = has_digest(
@@ -123,7 +147,8 @@ class Prover:
                 raise FileNotFoundError(0, f"blob {blob.digest} changed while it was read")
             self.hasher.remember(what, blob.digest, known)
         if known is None:
-            job = Job(image.directory(blob.digest.algorithm), blob.digest.hex, what, blob.digest, image.owner)
+            directory = path or image.directory(blob.digest.algorithm)
+            job = Job(directory, blob.digest.hex, what, blob.digest, image.owner)
             self._jobs.append((job, (image.repository, called(image)), wait and not self.trusting))
             if wait and not self.trusting:
                 raise WaitingError
@@ -132,24 +157,78 @@ class Prover:
             raise RottenError
         return True
 
+    def copy(
+        self, image: Image, blob: Descriptor, status: os.stat_result, target: Target, *, replaces: str = ""
+    ) -> None:
+        """Return if a copy of a blob's file lies ready, and has its digest. Else it ``replaces`` a symbolic
+        link, or that is empty.
+
+        Raises ``RottenError``, ``WaitingError`` if it must be waited for, and ``UncopiedError`` if there is
+        no room or it could not be written.
+        """
+        digest, owner = blob.digest, (image.repository, called(image))
+        job = Job(
+            image.directory(digest.algorithm), digest.hex, identity(status), digest, image.owner, target
+        )
+        is_there = self.hasher.copied(job)
+        if is_there is False:
+            raise RottenError
+        if is_there:
+            return
+        if failure := self.hasher.failure(job):
+            raise UncopiedError(f"the copy cannot be written: {failure}")
+        if not self.hasher.is_copying(target.path):
+            if replaces:
+                self._upgrades[replaces] = job, owner
+            else:
+                self._planned += target.size
+                if not is_room(self.store, self.hasher.copying_bytes + self._planned):
+                    self._planned -= target.size
+                    raise UncopiedError(
+                        f"a copy of its {target.size:,} bytes would leave less than 10 % of the disk of "
+                        f"{self.store} free"
+                    )
+        if not replaces:
+            self._jobs.append((job, owner, True))
+        raise WaitingError
+
+    def copied(self, path: str, status: os.stat_result, digest: Digest) -> None:
+        """The copy that lay ready at ``path`` is in its place, as ``status``."""
+        self.hasher.forget_copy(path)
+        self._has_asked = True  # its proof is not noted yet
+        self.hasher.remember(identity(status), digest, True)  # noqa: FBT003 - a result
+
+    def forget_upgrades(self, repository: str) -> None:
+        """All symbolic links of ``repository`` are about to be looked at."""
+        for link in [link for link, (_, owner) in self._upgrades.items() if owner[0] == repository]:
+            del self._upgrades[link]
+
     def hash_the_rest(self) -> None:
         """Begin to hash what must be. After a trusting look call it when all is published: the thread would
         take its time from that."""
-        if self.hasher is not None:
-            jobs, self._jobs = self._jobs, []
-            for job, owner, urgent in jobs:
-                self.hasher.submit(job, owner=owner, urgent=urgent)
-            self.hasher.go_on()
+        upgrades, jobs = self._upgrades, self._jobs
+        self._jobs, self._planned = [], 0
+        for job, owner, urgent in jobs:
+            self.hasher.submit(job, owner=owner, urgent=urgent)
+        needed = sum(job.target.size for job, _ in upgrades.values() if job.target is not None)
+        if upgrades and is_room(self.store, self.hasher.copying_bytes + needed):  # all of them, or none
+            for job, owner in upgrades.values():
+                self.hasher.submit(job, owner=owner, urgent=True)
+            upgrades.clear()
+        self.hasher.go_on()
 
-    def end(self, *, began: float | None) -> None:
-        """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970)."""
+    def end(self, *, began: float | None, unseen: Iterable[Path] = ()) -> None:
+        """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970). ``unseen``
+        are links of the store to files that it did not look at, since the tree has them not."""
         self._is_first = self.trusting = False
         moment = 0.0 if began is None else began - _MARGIN_SECONDS
         if self._has_asked:
             self._has_asked, self.is_complete, self._asked_at = False, False, time.time()
-        if not moment or self.is_complete or self.hasher is None or self._jobs or not self.hasher.is_idle:
+        if not moment or self.is_complete or not self.verifies or self._jobs or not self.hasher.is_idle:
             return
         try:
+            for link in unseen:
+                self._doubt(link)
             descriptor = create(self.store / ".proven")
         except OSError:
             return  # a disk is full, or the store was removed: later, then
@@ -161,6 +240,15 @@ class Prover:
         if self._asked_at < moment:
             self.is_complete = True
             self.hasher.forget_good()
+
+    def _doubt(self, link: Path) -> None:
+        """Have a file that is not proven stay so: a link more makes its ctime now. Raises ``OSError`` if it
+        cannot be."""
+        if link.lstat().st_ctime_ns >= self._proven_ns:
+            other = self.store / ".doubt"  # not beside it: that would look like a disturbance
+            other.unlink(missing_ok=True)
+            os.link(link, other, follow_symlinks=True)
+            other.unlink()
 
     def _is_small(self, image: Image) -> bool:
         return sum(blob.size for blob in image.blobs) <= min(_INLINE_BYTES, self._inline_left)

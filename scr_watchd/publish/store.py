@@ -1,6 +1,6 @@
-"""The store: what nginx serves from. It holds no bytes of its own but copies of manifests.
+"""The store: what nginx serves from.
 
-    STORE/REPOSITORY/.blobs/ALGORITHM/HEX   a link to the file in the images tree
+    STORE/REPOSITORY/.blobs/ALGORITHM/HEX   a link to the file in the images tree, or a copy (``copying``)
     STORE/REPOSITORY/.manifests/TYPE/HEX    a copy, because a manifest may be rewritten in place
 
 What a digest names in a repository is a file of that repository, and nothing else says so. Where a
@@ -15,7 +15,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from scr_watchd.oci.catalog import Image, ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.batch import Batch, mark
+from scr_watchd.publish.copying import copy_name
 from scr_watchd.publish.link import Linked, Linker, Rotten, is_good
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.publish.proof import Prover
@@ -63,7 +64,7 @@ class Store:
                 raise OSError(errno.ESTALE, "it was exchanged while it was looked at", str(self._root))
             batch = Batch(self.place.path, self._progress)
             yield Linker(
-                self.place, self._root, now, reader, self.prover, batch, self._progress, hashed or {}
+                self.place, self._root, now, reader, self.prover, batch, self._progress, hashed=hashed or {}
             )
             batch.sync()
         if not self.prover.trusting:
@@ -126,16 +127,32 @@ class Store:
             absent=tuple(each for each in absent.values() if not each.optional),
         )
 
-    def only_here(self, images: Iterable[Image]) -> int:
-        """The bytes of the blobs of ``images`` that nothing but the store holds."""
+    def only_here(self, images: Iterable[Image], copied: Container[tuple[RepositoryName, str]] = ()) -> int:
+        """The bytes of the blobs of ``images`` that nothing but the store holds. Of those that are ``copied``
+        the tree has the file."""
         sizes: dict[int, int] = {}
         for image in images:
             for blob in image.blobs:
+                if (image.repository, blob.digest.hex) in copied:
+                    continue
                 with suppress(FileNotFoundError):
                     status = self._blob(image.repository, blob.digest).lstat()
                     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                         sizes[status.st_ino] = status.st_size
         return sum(sizes.values())
+
+    def links(self, images: Iterable[Image]) -> Iterator[Path]:
+        """Where the blobs of ``images`` are."""
+        for image in images:
+            yield from (self._blob(image.repository, blob.digest) for blob in image.blobs)
+
+    def has(self, image: Image) -> bool:
+        """Whether an image that ``image`` gave is still there, whole."""
+        base = self.place.path / image.repository / ".manifests"
+        manifests = (base / each.media_type.number / each.digest.hex for each in image.manifests)
+        return all(map(os.path.lexists, manifests)) and all(
+            self._has(image.repository, blob) for blob in image.blobs
+        )
 
     # -- what goes -----------------------------------------------------------------------------------
 
@@ -152,12 +169,19 @@ class Store:
         files that were: only what can be ours, since others may lie in a store that was chosen by hand."""
         needed = list(images)
         blobs = {blob.digest.hex for image in needed for blob in image.blobs}
-        removed = self._prune_files(f"{repository}/.blobs", lambda _, name: name in blobs)
-        copies = {
+        copies = {copy_name(name): name for name in blobs} if self.prover.hasher.has_copies else {}
+
+        def is_needed(below: str, name: str) -> bool:
+            path = f"{self.place.path}/{repository}/.blobs/{below}/{name}"
+            return name in blobs or (name in copies and self.prover.hasher.has_copy(path))
+
+        spare = {blob.digest.algorithm for image in needed for blob in image.blobs} if copies else set()
+        removed = self._prune_files(f"{repository}/.blobs", is_needed, spare=spare)
+        manifests = {
             f"{each.media_type.number}/{each.digest.hex}" for image in needed for each in image.manifests
         }
         removed += self._prune_files(
-            f"{repository}/.manifests", lambda below, name: f"{below}/{name}" in copies
+            f"{repository}/.manifests", lambda below, name: f"{below}/{name}" in manifests
         )
         with suppress(FileNotFoundError), open_directory(self.place.path) as store:
             way = str(repository)
@@ -166,9 +190,11 @@ class Store:
                 way = way.rpartition("/")[0]
         return removed
 
-    def _prune_files(self, top: str, is_needed: Callable[[str, str], bool]) -> int:
+    def _prune_files(
+        self, top: str, is_needed: Callable[[str, str], bool], *, spare: Container[str] = ()
+    ) -> int:
         """Remove the files below ``top``, a directory of the store, that are not needed, and what is empty
-        then. What a link leads to is not ours to remove."""
+        then, but the directories ``spare``. What a link leads to is not ours to remove."""
         removed = 0
         try:
             with open_directory(self.place.path) as store, open_directory(top, within=store) as opened:
@@ -178,7 +204,7 @@ class Store:
                         if not is_needed(below, name):
                             os.unlink(name, dir_fd=directory)
                             removed += 1
-                    if not os.listdir(directory):
+                    if below not in spare and not os.listdir(directory):
                         os.rmdir(os.path.normpath(f"{top}/{below}"), dir_fd=store)
         except FileNotFoundError:
             pass

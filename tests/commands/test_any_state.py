@@ -48,6 +48,11 @@ problems = st.lists(
     max_size=3,
 )
 
+unlinked = st.lists(
+    st.fixed_dictionaries(dict.fromkeys(("kind", "path", "reason", "remedy"), texts) | {"size": counts}),
+    max_size=3,
+)
+
 
 def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
     """Of the right type, so that it is read and shown."""
@@ -62,6 +67,8 @@ def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
             return st.none() | st.floats(allow_nan=False, allow_infinity=False)
         case _ if name == "problems":
             return problems
+        case _ if name == "unlinked":
+            return unlinked
         case _ if name == "reader":
             return st.tuples(st.none() | st.integers(0, 9), st.lists(st.integers(0, 9), max_size=2))
         case _:

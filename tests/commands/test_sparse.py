@@ -1,6 +1,7 @@
 """Sparse indexes as users see them: through the daemon, `check`, `status`, `wait` and `generate`."""
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_a_platform_that_is_served_stays_and_the_status_says_until_when(started:
         assert status["pinned"] == ["app:1"]
         assert started.site.ask(f"/v2/app/manifests/{ARM64.digest}").body == ARM64.raw
         check = scr_watchd("check", started.images, "--state", started.state)
-        assert "it is served without them in 5" in check.stdout
+        assert re.search(r"it is served without them in (5\d\d|600) s", check.stdout)
         remove(directory)
         until(lambda: started.site.tags("app"), lambda tags: tags == [])
 

@@ -5,14 +5,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256, sha512
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
-from scr_watchd.files import open_directory
+from scr_watchd.files import ANYBODY, open_directory
 from scr_watchd.oci.names import Digest
+from scr_watchd.publish.copying import Target
 from scr_watchd.publish.hashing import Hasher, Job, has_digest, identity
 from tests.waiting import until
 
@@ -302,3 +304,71 @@ def test_what_is_deleted_is_not_read_to_its_end(clerk: Clerk) -> None:
 def _nice(task: int) -> int:
     """proc_pid_stat(5), field 19."""
     return int(Path(f"/proc/self/task/{task}/stat").read_text().rpartition(")")[2].split()[16])
+
+
+# -- copies ------------------------------------------------------------------------------------------
+
+
+def copied(tmp_path: Path, content: bytes) -> tuple[Hasher, Job]:
+    """A hasher with a job that copies a file of that content."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "store").mkdir(mode=0o755)
+    file = tmp_path / "root" / "blob"
+    file.write_bytes(content)
+    file.chmod(0o644)
+    target = Target(tmp_path / "store", "here", "blob", ANYBODY, len(content))
+    digest = Digest(f"sha256:{sha256(content).hexdigest()}")
+    return Hasher(tmp_path / "root", lambda: None), Job(
+        ".", "blob", identity(file.stat()), digest, target=target
+    )
+
+
+def test_a_file_is_copied_while_it_is_hashed(tmp_path: Path) -> None:
+    content = CONTENT[: 2**20 - 1] + bytes(2**20) + b"\0" + CONTENT + bytes(2**20)
+    hasher, job = copied(tmp_path, content)
+    hasher.submit(job, owner=OWNER, urgent=True)
+    assert hasher.copying_bytes == len(content)
+    assert until(hasher.news) == {OWNER}
+    assert (hasher.copied(job), hasher.result(job.identity, job.digest)) == (True, True)
+    assert hasher.copying_bytes == 0
+    copy = tmp_path / "store" / "here" / ".blob.copy"
+    assert copy.read_bytes() == content
+    assert copy.stat().st_blocks * 512 < len(content) - 2**20
+
+
+def test_a_copy_that_was_forgotten_under_way_does_not_lie_ready(tmp_path: Path) -> None:
+    hasher, job = copied(tmp_path, CONTENT)
+    hasher.submit(job, owner=OWNER, urgent=True)
+    assert job.target is not None
+    hasher.forget_copy(job.target.path)
+    assert until(hasher.news) == {OWNER}
+    assert hasher.copied(job) is None
+
+
+def test_two_files_that_are_to_become_one_copy_are_copied_once(tmp_path: Path) -> None:
+    hasher, job = copied(tmp_path, CONTENT)
+    other = tmp_path / "root" / "other"
+    other.write_bytes(CONTENT)
+    hasher.submit(job, owner=OWNER, urgent=True)
+    hasher.submit(replace(job, file="other", identity=identity(other.stat())), owner=BUSY, urgent=True)
+    assert until(hasher.news) == {OWNER, BUSY}
+    assert hasher.is_idle
+
+
+def test_a_copy_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    hasher, job = copied(tmp_path, CONTENT)
+    (tmp_path / "store" / "here").write_text("in the way")
+    hasher.submit(job, owner=OWNER, urgent=True)
+    assert until(hasher.news) == {OWNER}
+    assert hasher.copied(job) is None
+    assert "somebody else's" in hasher.failure(job)
+    assert not hasher.has_copies
+
+
+def test_bytes_that_are_not_what_they_should_be_leave_no_copy(tmp_path: Path) -> None:
+    hasher, job = copied(tmp_path, CONTENT)
+    job = replace(job, digest=Digest(f"sha256:{'0' * 64}"))
+    hasher.submit(job, owner=OWNER, urgent=True)
+    assert until(hasher.news) == {OWNER}
+    assert hasher.copied(job) is False
+    assert not [*(tmp_path / "store" / "here").iterdir()]

@@ -40,6 +40,9 @@ class Tree:
     problems: tuple[Problem, ...] = ()
     hidden: tuple[str, ...] = ()
 
+    def of(self, name: RepositoryName) -> RepositoryImages:
+        return self.repositories.get(name) or RepositoryImages(name)
+
     @property
     def images(self) -> tuple[Image, ...]:
         return tuple(image for each in self.repositories.values() for image in each.images)

@@ -43,6 +43,7 @@ need debootstrap debootstrap
 need iptables iptables
 need curl curl
 need rsync rsync
+need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs         # a file system where links end at projects, too
 need bindfs bindfs             # a file system without events, in the place of NFS
 need /usr/bin/python3 python3   # what the Debian package runs with

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from operator import is_
 
 from scr_watchd.daemon.resolve import Served
+from scr_watchd.files import Reader
 from scr_watchd.images.tree import RepositoryImages, Tree
 from scr_watchd.oci.catalog import Catalog, Problem, Repository
-from scr_watchd.oci.names import RepositoryName
+from scr_watchd.oci.names import Digest, RepositoryName
 from scr_watchd.publish.copying import Unlinked
 from scr_watchd.publish.link import Linked
+from scr_watchd.publish.store import Store, remark
 from scr_watchd.render.http_conf import Fragment, fragments_of
 
 
@@ -60,6 +62,42 @@ class Entries(dict[RepositoryName, Entry]):
             if name in hashed or not entry.is_at_rest(tree.repositories.get(name), known.get(name))
         ]
 
+    def link(
+        self,
+        names: Iterable[RepositoryName],
+        tree: Tree,
+        store: Store,
+        reader: Reader,
+        hashed: dict[str, set[str]],
+    ) -> set[RepositoryName]:
+        """Bring what the tree has of the repositories ``names`` into the store, also images that were
+        ``hashed`` since. Returns of which repositories that is: of more, if what is rotten was served for
+        others too. Raises like ``Store.linking``, and then looks at all of them again."""
+        for name in names:
+            self.setdefault(name, Entry()).is_tidy = False
+        linked: set[RepositoryName] = set()
+        todo, again = list(names), False
+        try:
+            with store.linking(tree.root, reader, hashed) as linker:
+                while todo:
+                    for name in todo:
+                        entry = self[name]
+                        published = _published(entry.served.repository)
+                        images = tree.of(name).images
+                        entry.linked = linker.link(name, images, entry.linked, published, again=again)
+                        linked.add(name)
+                    rotten, linker.rotten = linker.rotten, []
+                    todo = sorted({name for each in rotten for name in store.drop(each, self)})
+                    again = True
+        except BaseException:
+            for name in (*linked, *todo):
+                self[name].forget()
+            raise
+        for name in linked:
+            self[name].found = tree.repositories.get(name)
+            remark(self[name].linked)
+        return linked
+
     def forget(self) -> None:
         for entry in self.values():
             entry.forget()
@@ -100,3 +138,10 @@ class Entries(dict[RepositoryName, Entry]):
         return {
             (name, key): found for name, each in self.items() for key, found in each.linked.unlinked.items()
         }
+
+
+def _published(repository: Repository | None) -> set[tuple[str, Digest]]:
+    """The images that nginx may answer with, by what they are called."""
+    if repository is None:
+        return set()
+    return {*repository.tags.items(), *((digest, digest) for digest in repository.manifests)}

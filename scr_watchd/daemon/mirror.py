@@ -4,7 +4,6 @@ look -> link -> resolve -> render -> publish -> prune
 """
 
 import errno
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from scr_watchd.daemon.guard import Guard, is_another
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.resolve import Holding, Offer, Policy, Resolved, Served, resolve
-from scr_watchd.daemon.tidy import tidy
+from scr_watchd.daemon.tidy import grace, tidy
 from scr_watchd.daemon.unripe import Ripe, renamed
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, Reader
 from scr_watchd.images.scan import Scanner
-from scr_watchd.images.tree import Renames, RepositoryImages, Tree
-from scr_watchd.oci.catalog import Catalog, Image, Problem, Repository, told
+from scr_watchd.images.tree import Renames, Tree
+from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import state as records
 from scr_watchd.publish.copying import told as told_unlinked
@@ -29,12 +28,10 @@ from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
 from scr_watchd.publish.state import REQUESTS, Record, Request
-from scr_watchd.publish.store import Store, remark
+from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
 
-_LOW_DISK = 0.05
-_LOW_DISK_GRACE_SECONDS = 60.0
 _PRUNE_SECONDS = 60.0  # `prune` without --now spares the pulls that are under way
 
 
@@ -169,7 +166,8 @@ class Mirror:
     ) -> Outcome:
         publisher, current = self.publisher, self.publisher.ensure_current()
         publisher.reached("scan")
-        linked = self._link(tree, store, dirty)
+        linked = self.entries.link(dirty, tree, store, self.scanner.reader, self._hashed)
+        self._hashed = {}
         publisher.reached("store")
         images = {name: self.entries[name].linked.images for name in linked}
         resolved = self._resolve(tree, store, images, self._policy(store, asked))
@@ -242,46 +240,11 @@ class Mirror:
 
     # -- what to serve -------------------------------------------------------------------------------
 
-    def _link(
-        self,
-        tree: Tree,
-        store: Store,
-        names: Iterable[RepositoryName],
-    ) -> set[RepositoryName]:
-        """Bring what the tree has into the store. Returns of which repositories that is: of more, if what is
-        rotten was served for others too."""
-        for name in names:
-            self.entries.setdefault(name, Entry()).is_tidy = False
-        linked: set[RepositoryName] = set()
-        todo, again = list(names), False
-        try:
-            with store.linking(tree.root, self.scanner.reader, self._hashed) as linker:
-                while todo:
-                    for name in todo:
-                        entry = self.entries[name]
-                        images = _found_in(tree, name).images
-                        published = _published(entry.served.repository)
-                        entry.linked = linker.link(name, images, entry.linked, published, again=again)
-                        linked.add(name)
-                    rotten, linker.rotten = linker.rotten, []
-                    todo = sorted({name for each in rotten for name in store.drop(each, self.entries)})
-                    again = True
-        except BaseException:
-            for name in (*linked, *todo):
-                self.entries[name].forget()
-            raise
-        self._hashed = {}
-        for name in linked:
-            entry = self.entries[name]
-            entry.found = tree.repositories.get(name)
-            remark(entry.linked)
-        return linked
-
     def _policy(self, store: Store, asked: dict[Request, str]) -> Policy:
         now, pruned = time.time(), asked.get("prune")
         return replace(
             self.policy,
-            grace_seconds=_grace(self.policy.grace_seconds, store),
+            grace_seconds=grace(self.policy.grace_seconds, store),
             pruned=float("-inf") if pruned is None else now if pruned == "now" else now - _PRUNE_SECONDS,
             accepted="accept" in asked,
         )
@@ -306,7 +269,7 @@ class Mirror:
             held_for=self._guard.held_for,
         )
         offers = {
-            name: Offer(_found_in(tree, name), some, published.get(name), leaving.get(name, {}))
+            name: Offer(tree.of(name), some, published.get(name), leaving.get(name, {}))
             for name, some in images.items()
         }
 
@@ -402,7 +365,7 @@ class Mirror:
         store, tree = self.store, self._tree
         if store is None or tree is None:
             return False
-        images = {name: _found_in(tree, name).images for name in {*self.entries, *tree.repositories}}
+        images = {name: tree.of(name).images for name in {*self.entries, *tree.repositories}}
         resolved = self._resolve(tree, store, images, replace(self.policy, grace_seconds=0))
         if resolved.held_since is not None:
             return False
@@ -418,25 +381,3 @@ class Mirror:
     def _records(self) -> tuple[Record, Record]:
         """What nginx may answer from."""
         return self.publisher.confirmed, self.publisher.current
-
-
-def _found_in(tree: Tree, name: RepositoryName) -> RepositoryImages:
-    return tree.repositories.get(name) or RepositoryImages(name)
-
-
-def _published(repository: Repository | None) -> set[tuple[str, Digest]]:
-    """The images that nginx may answer with, by what they are called."""
-    if repository is None:
-        return set()
-    return {*repository.tags.items(), *((digest, digest) for digest in repository.manifests)}
-
-
-def _grace(seconds: float, store: Store) -> float:
-    """The grace period, shorter while the disk of the store is nearly full."""
-    try:
-        disk = os.statvfs(store.place.path)
-    except FileNotFoundError:
-        return seconds  # somebody removed it, and nothing needs it now
-    if disk.f_blocks and disk.f_bavail / disk.f_blocks < _LOW_DISK:
-        return min(seconds, _LOW_DISK_GRACE_SECONDS)
-    return seconds

@@ -1,5 +1,6 @@
 """What the store loses: all that nothing needs any more, and nothing else."""
 
+import os
 from collections.abc import Callable, Collection, Iterable
 
 from scr_watchd.daemon.entry import Entries, Entry
@@ -7,6 +8,9 @@ from scr_watchd.oci.catalog import Image, by_repository
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.state import Record
 from scr_watchd.publish.store import Store, remark
+
+_LOW_DISK = 0.05
+_LOW_DISK_GRACE_SECONDS = 60.0
 
 
 def tidy(
@@ -37,6 +41,17 @@ def tidy(
             entries.pop(name, None)
     store.is_known = True
     return removed
+
+
+def grace(seconds: float, store: Store) -> float:
+    """The grace period, shorter while the disk of the store is nearly full."""
+    try:
+        disk = os.statvfs(store.place.path)
+    except FileNotFoundError:
+        return seconds  # somebody removed it, and nothing needs it now
+    if disk.f_blocks and disk.f_bavail / disk.f_blocks < _LOW_DISK:
+        return min(seconds, _LOW_DISK_GRACE_SECONDS)
+    return seconds
 
 
 def _still_read(store: Store, entries: Entries, records: Iterable[Record]) -> list[Image]:

@@ -64,6 +64,9 @@ class Tree:
             repositories[name] = old if old is not None and old == new else new
         return replace(self, repositories=repositories, unripe=unripe)
 
+    def of(self, name: RepositoryName) -> RepositoryImages:
+        return self.repositories.get(name) or RepositoryImages(name)
+
     @property
     def images(self) -> tuple[Image, ...]:
         return tuple(image for each in self.repositories.values() for image in each.images)

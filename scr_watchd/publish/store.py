@@ -74,12 +74,16 @@ class Store:
         """Remove every link to a rotten file: a repository may have it that the file was renamed from.
         Returns of which."""
         dropped = set()
-        for name in repositories:
-            link = self._blob(name, rotten.digest)
-            with suppress(FileNotFoundError):
-                if file_id(link.lstat()) == rotten.file:
-                    link.unlink()
-                    dropped.add(name)
+        algorithm, file = rotten.digest.algorithm, rotten.digest.hex
+        with open_directory(self.place.path) as store:
+            for name in repositories:
+                with (
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    open_directory(f"{name}/.blobs/{algorithm}", within=store) as directory,
+                ):
+                    if file_id(os.stat(file, dir_fd=directory, follow_symlinks=False)) == rotten.file:
+                        os.unlink(file, dir_fd=directory)
+                        dropped.add(name)
         return dropped
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
@@ -158,11 +162,11 @@ class Store:
 
     def repositories(self) -> Iterator[RepositoryName]:
         """Every directory of the store that may hold blobs or manifests."""
-        base = str(self.place.path)
-        for path, names, _ in os.walk(base):
-            if path != base and not {".blobs", ".manifests"}.isdisjoint(names):
-                yield RepositoryName(path[len(base) + 1 :])
-            names[:] = [name for name in names if not name.startswith(".")]
+        with suppress(FileNotFoundError), open_directory(self.place.path) as store:
+            for path, names, _, _ in os.fwalk(".", dir_fd=store):
+                if path != "." and not {".blobs", ".manifests"}.isdisjoint(names):
+                    yield RepositoryName(path[2:])
+                names[:] = [name for name in names if not name.startswith(".")]
 
     def prune(self, repository: RepositoryName, images: Iterable[Image]) -> int:
         """Remove what none of ``images`` needs of a repository, and what is empty then. Returns how many

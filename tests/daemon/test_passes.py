@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,6 +248,40 @@ def a_disk_goes_away_within_a_pass() -> None:
             assert sorted(passes.served()) == [*NAMES, "new:1"], step
 
 
+def another_disk_with_the_same_number() -> None:
+    """The root of each new file system has the same inode number; an empty one is mounted by mistake."""
+    for kind in ("ext4", "xfs"):
+        with public_directory() as directory:
+            images = directory / "images"
+            images.mkdir()
+            disks = [directory / f"{number}.img" for number in range(2)]
+            for disk in disks:
+                with disk.open("wb") as file:
+                    file.truncate(320 << 20)
+                subprocess.run([f"mkfs.{kind}", "-q", disk], check=True)
+            mount("-o", "loop", disks[0], images)
+            images.chmod(0o755)
+            for number in range(9):
+                write_image(images / f"app:{number}", image(str(number)))
+            passes = Passes(Settings(root=images, state=directory / "state"))
+            passes.look()
+            assert len(passes.served()) == 9
+            inode = images.stat().st_ino
+            unmount(images)
+            mount("-o", "loop", disks[1], images)
+            images.chmod(0o755)
+            assert images.stat().st_ino == inode
+            for _ in range(2):
+                passes.look()
+                assert len(passes.mirror.found.held) == len(passes.served()) == 9
+            unmount(images)
+            mount("-o", "loop", disks[0], images)
+            passes.look()
+            assert len(passes.served()) == 9
+            assert passes.mirror.found.held == ()
+            unmount(images)
+
+
 def inodes_run_out_while_the_store_is_opened() -> None:
     """It has symbolic links then, and hard ones again as soon as there are inodes."""
     with public_directory() as directory:
@@ -285,6 +320,10 @@ def inodes_run_out_while_the_store_is_opened() -> None:
 )
 def test_no_image_is_lost_to_a_mount(scenario: Callable[[], None]) -> None:
     run_with_private_mounts(scenario)
+
+
+def test_another_disk_is_known_by_its_device() -> None:
+    run_with_private_mounts(another_disk_with_the_same_number)
 
 
 def test_links_are_hard_again_when_inodes_are() -> None:

@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ""
     name_prefix: Annotated[str, Meta(description="goes before every repository name, e.g. mirror/")] = ""
     catalog: Annotated[bool, Meta(description="answer /v2/_catalog with every repository")] = True
+    browse: Annotated[bool, Meta(description="answer /v2/_scr/ with a page to look around")] = True
 
     mirrors: Annotated[
         dict[str, str],

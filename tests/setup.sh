@@ -6,7 +6,7 @@
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
 #    package systemd, man, lintian and shells; for the recipes rsync and bindfs; xfsprogs; for the benchmarks wrk,
-#    docker-registry and inotify-tools; by apt-get as root or with sudo; without root, or without
+#    docker-registry and inotify-tools; chromium and its driver for the page; by apt-get as root or with sudo; without root, or without
 #    apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
@@ -55,6 +55,8 @@ need lintian lintian
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
 need docker-registry docker-registry
+need chromium chromium         # looks at the page
+need chromedriver chromium-driver
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 # Debian's own Python has venv in a package of its own
 [ -x .venv/bin/pip ] || "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"

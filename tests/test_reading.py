@@ -40,6 +40,7 @@ ALLOWED = {
     "publish/copying.mount_id": "/proc",
     "publish/placing.Placing._judged": "O_PATH: it opens without reading",
     "render/http_conf.static": "of the package",
+    "render/page.page": "of the package",
     "settings._read": "the operator's settings",
 }
 

@@ -40,6 +40,7 @@ from scr_watchd.publish.reload import Reloading, find_master
 from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, left
 from scr_watchd.publish.store import Store
+from scr_watchd.render import page
 from scr_watchd.render.http_conf import initial, render
 from scr_watchd.settings import Settings
 
@@ -182,7 +183,13 @@ def build(
             took=lasting.tally.reload.took,
         ),
         host=Host(open_store, worker_user),
-        render=partial(render, list_repositories=settings.catalog, mirrors=_mirrors(settings)),
+        render=partial(
+            render,
+            list_repositories=settings.catalog,
+            mirrors=_mirrors(settings),
+            browse=settings.browse,
+        ),
+        page=(page.name(), page.page()) if settings.browse else None,
         policy=Policy(
             prefix=settings.name_prefix,
             grace_seconds=settings.grace_seconds,

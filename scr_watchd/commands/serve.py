@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             worker_uid=worker_uid,
             judge=judge.check_state,
             progress=pulse,
+            browse=settings.browse,
         )
         server.end_leftovers()
         address = _free(wish)

@@ -22,6 +22,7 @@ from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish import page as pages
 from scr_watchd.publish import state as records
 from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
@@ -67,6 +68,8 @@ class Mirror:
     host: Host
     render: Render
     policy: Policy
+    page: tuple[str, bytes] | None = None
+    """What a page for people is called, and its content, if there is to be one."""
     tally: Tally = field(default_factory=Tally)
     store: Store | None = None
     found: Found = field(default_factory=Found)
@@ -132,6 +135,8 @@ class Mirror:
         store = self._store_of(seen.root)
         published = self.publisher.current.catalog
         tree = self._tree = self.ripe.without_unripe(seen, published, store.image)
+        if self.page and not is_another(tree.root, self.publisher.current.root):  # else its disk may be away
+            pages.keep(store.place.path, *self.page)
         current = self.publisher.ensure_current()
         self.publisher.look_for_another()
         if store.prover.has_lost_its_clock():
@@ -353,6 +358,7 @@ class Mirror:
                 store.prune_former()
             if isinstance(outcome, Published | Unconfirmed):
                 self.publisher.tidy(before=before)
+                pages.prune(store.place.path, self.publisher.generations.directory)
         except OSError as error:
             path = str(error.filename or store.place.path)
             reason = f"it cannot be tidied: {error.strerror}"

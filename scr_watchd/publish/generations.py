@@ -39,11 +39,11 @@ class Generations:
     def __init__(self, directory: Path) -> None:
         self.current = directory / "current"
         self._state = directory.parent
-        self._generations = directory / "generations"
+        self.directory = directory / "generations"
         self._intact: dict[str, _Marks] = {}
 
     def __contains__(self, generation: str) -> bool:
-        return bool(generation) and (self._generations / generation).is_dir()
+        return bool(generation) and (self.directory / generation).is_dir()
 
     def current_id(self) -> str | None:
         """The id of the current generation; ``None`` if there is none, or if its files are gone."""
@@ -59,7 +59,7 @@ class Generations:
 
     def read(self, generation: str) -> dict[str, bytes]:
         """The files of a generation; what cannot be one of ours is left out."""
-        path = self._generations / generation
+        path = self.directory / generation
         found = {}
         for name in sorted(os.listdir(path)):
             with contextlib.suppress(NotRegularError):
@@ -68,16 +68,16 @@ class Generations:
 
     def is_intact(self, generation: str) -> bool:
         """Whether nobody has touched the files of a generation since we wrote it, or vouched for it."""
-        return self._intact.get(generation) == _marks(self._generations / generation)
+        return self._intact.get(generation) == _marks(self.directory / generation)
 
     def vouch(self, generation: str) -> None:
         """The files of a generation are as they should be."""
-        self._intact[generation] = _marks(self._generations / generation)
+        self._intact[generation] = _marks(self.directory / generation)
 
     def stage(self, generation: str, files: Mapping[str, bytes]) -> Candidate:
         """Write a generation beside the current one, to survive a power cut from here on."""
-        path = self._generations / generation
-        new, old = (self._generations / f".{generation}.{what}" for what in ("new", "old"))
+        path = self.directory / generation
+        new, old = (self.directory / f".{generation}.{what}" for what in ("new", "old"))
         for former in (new, old):
             shutil.rmtree(former, ignore_errors=True)
         make_inside(self._state, str(new.relative_to(self._state)))
@@ -87,7 +87,7 @@ class Generations:
         if path.exists():
             path.rename(old)
         new.rename(path)
-        sync_directory(self._generations)
+        sync_directory(self.directory)
         shutil.rmtree(old, ignore_errors=True)
         self.vouch(generation)
         return Candidate(generation, path)
@@ -108,12 +108,12 @@ class Generations:
 
     def discard(self, generation: str) -> None:
         """Remove a generation that is not current."""
-        shutil.rmtree(self._generations / generation)
+        shutil.rmtree(self.directory / generation)
         self._intact.pop(generation, None)
 
     def prune(self, *, keep: frozenset[str]) -> None:
         """Remove every generation but the current one and those to ``keep``."""
-        for name in os.listdir(self._generations):
+        for name in os.listdir(self.directory):
             if name not in keep and name != self.current_id():
                 self.discard(name)
 

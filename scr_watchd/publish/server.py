@@ -21,6 +21,12 @@ _START_SECONDS = 10.0
 _STEPS = ((signal.SIGQUIT, 2.5), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.5))
 _BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 _POLL_SECONDS = 0.02
+# Relative: nginx would name its own port, and a container's may be published as another.
+_TO_THE_PAGE = "absolute_redirect off; return 302 /v2/_scr/;"
+_A_LINE = (
+    'types { } default_type text/plain; return 200 "This is a container registry, served by scr-watchd: '
+    'docker pull $http_host/NAME:TAG\\n";'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class Server:
 
     ``worker_uid`` is whom its workers run as if we are root; ``progress`` is called while it waits for
     nginx, but not in ``stop``. ``judge`` raises ``ScrWatchdError`` while somebody else could exchange that
-    directory: then nothing is written, started or removed there.
+    directory: then nothing is written, started or removed there. Without ``browse`` the front has a line of
+    text instead of the way to the page.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Server:
         worker_uid: int,
         progress: Callable[[], None] = lambda: None,
         judge: Callable[[], None] = lambda: None,
+        browse: bool = True,
     ) -> None:
         self._nginx = nginx
         self._progress = progress
@@ -87,6 +95,7 @@ class Server:
         self._current = current
         self._worker_uid = worker_uid
         self._judge = judge
+        self._front = _TO_THE_PAGE if browse else _A_LINE
         self._config = directory / "nginx.conf"
         self._address = Address("127.0.0.1", 0)
         self._child: subprocess.Popen[bytes] | None = None
@@ -189,6 +198,7 @@ class Server:
                 PID_FILE=inside_quotes(self.pid_file),
                 PCRE_JIT="pcre_jit on;" if self._nginx.has_pcre_jit else "",
                 TEMP_PATHS=temp_paths(self._nginx, self._directory),
+                FRONT=self._front,
                 CURRENT=inside_quotes(self._current),
                 LISTEN=str(self._address),
             ),

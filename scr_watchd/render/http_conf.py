@@ -17,6 +17,7 @@ from scr_watchd.render import quote
 from scr_watchd.render.lists import REPOSITORIES, list_maps, page_maps
 from scr_watchd.render.maps import LongValues, Pieces, base36, constant, mapping, mapping_of
 from scr_watchd.render.mirrors import repository_maps
+from scr_watchd.render.page import with_page, without_page
 from scr_watchd.render.referrers import referrer_maps
 
 _NAME_PIECES = 7
@@ -67,16 +68,17 @@ def render(
     mirrors: Mapping[str, str] = _NO_MIRRORS,
     follow_links: bool = True,
     fragments: Sequence[Fragment] | None = None,
+    browse: bool = True,
 ) -> Rendered:
     """One generation for ``catalog``, whose ``fragments`` may be given; ``store`` is the store's path as
     nginx sees it, and ``mirrors`` are prefixes of names by the host that they mirror. Without
-    ``follow_links`` nginx follows none in the store.
+    ``follow_links`` nginx follows none in the store; without ``browse`` it has no page for people.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
     contents = {
         "hash.conf": static("hash.conf"),
-        "server.conf": static("server.conf") if follow_links else _server_without_links(),
+        "server.conf": _server(follow_links=follow_links, browse=browse),
         "http.conf": _http(
             catalog,
             fragments_of(catalog) if fragments is None else fragments,
@@ -91,9 +93,11 @@ def render(
 
 
 @cache
-def _server_without_links() -> bytes:
-    off, on = b"disable_symlinks off;", b"disable_symlinks on from=$scr_store;"
-    return static("server.conf").replace(off, on)
+def _server(*, follow_links: bool, browse: bool) -> bytes:
+    text = with_page(static("server.conf")) if browse else without_page(static("server.conf"))
+    if follow_links:
+        return text
+    return text.replace(b"disable_symlinks off;", b"disable_symlinks on from=$scr_store;")
 
 
 def _http(

@@ -324,3 +324,19 @@ def _status(address: str) -> int:
         return ask(address, "/v2/").status
     except OSError:
         return 0
+
+
+def test_the_front_leads_to_the_page_whatever_the_port(images: Path) -> None:
+    with serving(images) as (_, address):
+        answer = ask(address, "/")
+        assert (answer.status, answer.header("Location")) == (302, "/v2/_scr/")
+        page = ask(address, "/v2/_scr/")
+        assert (page.status, page.header("Content-Type")) == (200, "text/html; charset=utf-8")
+
+
+def test_without_browse_the_front_is_a_line(images: Path) -> None:
+    with serving(images, "--browse", "off") as (_, address):
+        answer = ask(address, "/")
+        assert answer.status == 200
+        assert b"docker pull" in answer.body
+        assert ask(address, "/v2/_scr/").status == 404

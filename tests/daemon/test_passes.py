@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from scr_watchd.settings import Settings
 from tests.daemons import public_directory
@@ -328,3 +329,30 @@ def test_another_disk_is_known_by_its_device() -> None:
 
 def test_links_are_hard_again_when_inodes_are() -> None:
     run_with_private_mounts(inodes_run_out_while_the_store_is_opened)
+
+
+def test_the_page_is_in_the_store_from_the_first_pass_and_comes_back(passes: Passes) -> None:
+    directory = passes.settings.state / "store" / ".page"
+    passes.look()
+    (file,) = directory.iterdir()
+    file.unlink()
+    passes.look(full=False)
+    assert list(directory.iterdir()) == [file]
+
+
+def test_the_page_goes_with_browse_and_a_former_page_with_its_generation(passes: Passes) -> None:
+    write_image(passes.settings.root / "app" / "1", image("a"))
+    passes.look()
+    directory = passes.settings.state / "store" / ".page"
+    (file,) = directory.iterdir()
+    former = directory / f"{'0' * 64}.html"
+    former.write_bytes(b"of another version")
+    write_image(passes.settings.root / "app" / "2", image("b"))
+    passes.look()
+    assert list(directory.iterdir()) == [file]
+    passes.settings = structs.replace(passes.settings, browse=False)
+    passes.start()
+    for tag in ("3", "4"):  # until then a worker may have the generation before
+        write_image(passes.settings.root / "app" / tag, image(tag))
+        passes.look()
+    assert not directory.exists()

@@ -37,6 +37,7 @@ URLS = [
     "/v2/",
     "/v2/_catalog",
     "/v2/_scr/generation",
+    "/v2/_scr/",
     "/v2/_catalog?n=1&last=a",
     "/v2/public/tags/list",
     "/v2/public/tags/list?n=1&last=0",

@@ -5,9 +5,9 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; for the recipes rsync and bindfs; xfsprogs; for the benchmarks wrk,
-#    docker-registry and inotify-tools; chromium and its driver for the page; by apt-get as root or with sudo; without root, or without
-#    apt-get, it says which are missing and goes on
+#    package systemd, man, lintian and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
+#    benchmarks wrk, docker-registry and inotify-tools; for the page chromium and its driver; by apt-get as
+#    root or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
 #
 # On Debian the packages of nginx, docker, containerd and docker-registry start these as services, nginx

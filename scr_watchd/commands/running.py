@@ -209,6 +209,11 @@ def build(
         state=settings.state,
         own_nginx=own_nginx,
         last=last,
+        prefix=settings.name_prefix,
+        for_machines=settings.log_format == "json",
+    )
+    mirror.publisher.tell = lambda changes, before, generation: reporter.tell(
+        changes, before, generation, mirror.found
     )
     rhythm = Rhythm(
         quiet_seconds=settings.quiet_seconds,

@@ -308,13 +308,14 @@ class Mirror:
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]
         unlinked = self.entries.unlinked
+        tags = catalog.tags() if resolved.held else {}
         return Found(
             repositories=len(listed),
             tags=sum(len(each.tags) for each in listed),
             example=next(((each.name, tag) for each in listed for tag in each.tags), None),
             problems=told((*tree.problems, *self.entries.problems)),
             pinned=resolved.pinned,
-            held=resolved.held,
+            held={each: tags[each] for each in resolved.held},
             held_since=resolved.held_since,
             waiting=self.entries.waiting,
             leaving=sum(len(each.leaving) for each in resolved.served.values()),

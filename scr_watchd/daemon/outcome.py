@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from scr_watchd.images.sparse import Unripe
 from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.oci.names import Digest
 from scr_watchd.publish.copying import Unlinked
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
@@ -26,7 +27,7 @@ class Found:
     example: Reference | None = None
     problems: tuple[Problem, ...] = ()
     pinned: tuple[Reference, ...] = ()
-    held: tuple[Reference, ...] = ()
+    held: Mapping[Reference, Digest] = field(default_factory=dict)
     held_since: float | None = None
     waiting: int = 0
     leaving: int = 0

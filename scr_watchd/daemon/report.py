@@ -1,12 +1,10 @@
 """Says what happened: lines on standard error, STATE/status.json and metrics.prom, the service manager."""
 
-import json
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,17 @@ from typing import Any
 from msgspec import structs
 
 from scr_watchd import __version__
-from scr_watchd.daemon import metrics, notices
+from scr_watchd.daemon import events, metrics, notices
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.events import Event
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.notices import name, platforms, serving
 from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.status import ProblemStatus, Status, UnlinkedStatus, counted
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import Reader
-from scr_watchd.oci.catalog import Problem, Reference
+from scr_watchd.oci.catalog import Catalog, Problem, Reference
+from scr_watchd.oci.names import RepositoryName, Tag
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.words import printable
@@ -44,6 +44,7 @@ class Reporter:
     ``own_nginx`` says that nginx ends with us, ``last`` is the status that a former daemon left.
     ``address`` is where images can be pulled from, if we know; ``patient`` False says at once what is
     not served; ``may_write`` tells whether the files still lie where nobody else could exchange them.
+    ``for_machines`` has each tag be a line of its own, however many there are.
     """
 
     status_file: Path
@@ -56,6 +57,8 @@ class Reporter:
     address: str = ""
     patient: bool = True
     may_write: Callable[[], bool] = lambda: True
+    prefix: str = ""
+    for_machines: bool = False
     store: StorePlace | None = None
     watch: str = ""
     watch_mode: str = ""
@@ -67,7 +70,7 @@ class Reporter:
     _now: Status | None = None
     _measured: Status | None = None
     _measured_at: float = -math.inf
-    _held: bool = False
+    _held: frozenset[Reference] = frozenset()
     _renamed: set[tuple[Reference, Reference]] = field(default_factory=set)
     _pinned: dict[Reference, float] = field(default_factory=dict)
     _first: bool = True
@@ -80,7 +83,7 @@ class Reporter:
         now = time.monotonic() if now is None else now
         match outcome:
             case Published(generation, changes, unproven):
-                self._images(changes, found)
+                self._serving(found, changes.count)
                 if unproven:
                     self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
                 else:
@@ -93,7 +96,7 @@ class Reporter:
             case Unchanged(generation):
                 self._say(logging.INFO, "")
                 if self._first:
-                    self._images(Changes({}, {}, {}), found)
+                    self._serving(found, 0)
                 self._write("unchanged", serving(found), found, **_served(found, generation, confirmed=True))
             case Unconfirmed(generation, _, reason):
                 line = f"generation {generation} is not confirmed: {reason}"
@@ -129,7 +132,27 @@ class Reporter:
         again = now + max(0.0, found.look_again_at - time.time())
         return min(again, self._problems(found.problems, now))
 
+    def tell(self, changes: Changes, before: Catalog, generation: str, found: Found) -> None:
+        """Say what ``generation``, confirmed by now and rendered from what was ``found``, does to the tags of
+        the catalog ``before``."""
+        if self.for_machines or changes.count <= _MANY:
+            for event in events.of_publication(changes, before, generation):
+                log.info("%s", self._words(event, found), extra={"event": event})
+        else:
+            kinds = {"appeared": changes.added, "replaced": changes.replaced, "gone": changes.removed}
+            told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
+            log.info("images: %s", ", ".join(told))
+
     # -- lines -------------------------------------------------------------------------------------
+
+    def _words(self, event: Event, found: Found) -> str:
+        called = f"{event.repository}:{event.tag}"
+        if event.action == "removed":
+            return f"{called} is gone"
+        some = platforms(found, (RepositoryName(event.repository or ""), Tag(event.tag or "")))
+        if event.action == "published":
+            return f"{called}{some} is there{self._pull(called)} ({event.digest})"
+        return f"{called}{some} was replaced ({event.digest})"
 
     def _say(self, level: int, line: str) -> None:
         """Say how it goes, once; an empty line stands for "well", and is said after trouble only."""
@@ -142,17 +165,21 @@ class Reporter:
         self._said = line
 
     def _holding(self, found: Found) -> None:
-        holding = found.held_since is not None
-        if holding and not self._held:
+        new = {tag: digest for tag, digest in found.held.items() if tag not in self._held}
+        if self.for_machines:
+            for event in events.of_held(new, generation=self._generation):
+                called = f"{event.repository}:{event.tag}"
+                log.warning("%s is held: %s", called, event.reason, extra={"event": event})
+        if found.held_since is not None and not self._held:
             log.warning(
                 "%s vanished at once, and stay published: is a disk not mounted? To let them go: "
                 "scr-watchd accept --state %s",
                 counted(len(found.held), "image"),
                 self.state,
             )
-        elif self._held and not holding:
+        elif self._held and found.held_since is None:
             log.info("no removal is held any more")
-        self._held = holding
+        self._held = frozenset(found.held)
 
     def _pinning(self, found: Found, now: float) -> None:
         """A copy that was killed leaves its tag as it was for ever: say so, once, after a while."""
@@ -167,26 +194,11 @@ class Reporter:
                 )
                 self._pinned[tag] = math.inf  # said
 
-    def _images(self, changes: Changes, found: Found) -> None:
-        def called(tag: Reference) -> str:
-            return f"{name(tag)}{platforms(found, tag)}"
-
-        lines = (
-            [f"{called(tag)} is there{self._pull(tag)} ({digest})" for tag, digest in changes.added.items()]
-            + [f"{called(tag)} was replaced ({digest})" for tag, digest in changes.replaced.items()]
-            + [f"{name(tag)} is gone" for tag in changes.removed]
-        )
-        if len(lines) <= _MANY:
-            for line in lines:
-                log.info("%s", line)
-        else:
-            kinds = {"appeared": changes.added, "replaced": changes.replaced, "gone": changes.removed}
-            told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
-            log.info("images: %s", ", ".join(told))
-        if lines or self._first:
+    def _serving(self, found: Found, changed: int) -> None:
+        if changed or self._first:
             log.info("%s", serving(found))
-        if self._first and self.address and found.example and (not lines or len(lines) > _MANY):
-            log.info("for example%s", self._pull(found.example))
+        if self._first and self.address and found.example and not 0 < changed <= _MANY:
+            log.info("for example%s", self._pull(name(found.example)))
         if self._first and not found.tags:
             log.info(
                 "there is no image in %s; this adds one: "
@@ -195,17 +207,27 @@ class Reporter:
                 self.root,
             )
 
-    def _pull(self, tag: Reference) -> str:
-        return f": docker pull {self.address}/{name(tag)}" if self.address else ""
+    def _pull(self, called: str) -> str:
+        return f": docker pull {self.address}/{called}" if self.address else ""
+
+    @property
+    def _generation(self) -> str:
+        """What nginx answers from, as far as we know."""
+        status = self._now or self.last
+        return status.generation if status else ""
 
     def _problems(self, problems: tuple[Problem, ...], now: float) -> float:
         old_enough = now - (_YOUNG_SECONDS if self.patient else 0)
         self._ages = {problem: self._ages.get(problem, now) for problem in problems}
         self._told &= set(problems)
         due = [each for each in problems if self._ages[each] <= old_enough and each not in self._told]
-        for problem in due[:_MANY]:
-            log.warning("not served: %s", problem)
-        if len(due) > _MANY:
+        shown = due if self.for_machines else due[:_MANY]
+        for problem in shown:
+            event = events.of_problem(
+                problem, root=str(self.root), prefix=self.prefix, generation=self._generation
+            )
+            log.warning("not served: %s", problem, extra={"event": event})
+        if len(due) > len(shown):
             log.warning("not served: %d more; see scr-watchd status", len(due) - _MANY)
         self._told.update(due)
         youngest = max(self._ages.values(), default=-math.inf)
@@ -297,47 +319,3 @@ def _links(store: StorePlace | None) -> str:
     if store is None:
         return ""
     return "hard" if store.hard_links else f"symbolic: {store.obstacle}"
-
-
-# -- the format of the lines -----------------------------------------------------------------------
-
-
-class _Journal(logging.Formatter):
-    """``<N>`` before each line, as systemd reads it (sd-daemon(3))."""
-
-    _PRIORITIES: Mapping[int, int] = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = self._PRIORITIES.get(record.levelno, 6)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
-
-
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {"time": record.created, "level": record.levelname.lower(), "message": super().format(record)}
-        )
-
-
-def set_up_logging(form: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Lines of the given ``log_format`` on standard error."""
-    if form == "auto":
-        form = "journal" if environment.get("JOURNAL_STREAM") == _stream() else "text"
-    handler = logging.StreamHandler()
-    handler.setFormatter({"journal": _Journal, "json": _Json, "text": _Text}[form]("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def _stream() -> str:
-    """Standard error as JOURNAL_STREAM names it (systemd.exec(5))."""
-    try:
-        status = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_dev}:{status.st_ino}"

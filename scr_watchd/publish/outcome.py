@@ -16,6 +16,11 @@ class Changes:
     replaced: Mapping[Reference, Digest]
     removed: Mapping[Reference, Digest]
 
+    @property
+    def count(self) -> int:
+        """How many tags change."""
+        return len(self.added) + len(self.replaced) + len(self.removed)
+
     @classmethod
     def between(cls, before: Catalog, after: Catalog) -> "Changes":
         was = {each.name: each for each in before.repositories}

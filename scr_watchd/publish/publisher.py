@@ -27,7 +27,9 @@ from scr_watchd.words import printable
 
 _HOLD_OFF_SECONDS = 60.0
 
-Step = Literal["scan", "store", "stage", "check", "pending", "switch", "site", "reload", "confirm", "prune"]
+Step = Literal[
+    "scan", "store", "stage", "check", "pending", "switch", "site", "reload", "tell", "confirm", "prune"
+]
 STEPS: tuple[Step, ...] = get_args(Step)
 """Of a pass that publishes, in their order."""
 
@@ -37,7 +39,8 @@ Files = Mapping[str, bytes]
 @dataclass(slots=True)
 class Publisher:
     """The generations of one state directory. ``initial`` is the one that stands before the first: it
-    answers 503. ``took`` is told how long a reload was, ``reached`` of each step that is done."""
+    answers 503. ``took`` is told how long a reload was, ``reached`` of each step that is done, and ``tell``
+    what a generation that nginx answers from does to the tags of the catalog before."""
 
     state: State
     generations: Generations
@@ -46,6 +49,7 @@ class Publisher:
     initial: tuple[str, Files]
     took: Callable[[float], None] = lambda _: None
     reached: Callable[[Step], None] = lambda _: None
+    tell: Callable[[Changes, Catalog, str], None] = lambda *_: None
     current: Record = field(default_factory=lambda: Record("", Catalog()))
     """What the current generation was rendered from."""
     confirmed: Record = field(default_factory=lambda: Record("", Catalog()))
@@ -230,6 +234,8 @@ class Publisher:
             self.took(self._reloaded_at - began)
         if verdict.proof in (Proof.ABSENT, Proof.MISSING):
             return Unconfirmed(record.generation, changes, verdict.reason)
+        self.tell(changes, self.confirmed.catalog, record.generation)  # a crash may repeat it, not lose it
+        self.reached("tell")
         masters.write(self.state.readers, record.generation, self._readers)
         records.confirm_pending(self.state)
         self.is_confirmed = True

@@ -1,5 +1,6 @@
 """kill -9 at every step of a pass: what nginx includes is whole, and the next start ends the work."""
 
+import json
 import re
 import signal
 import subprocess
@@ -65,12 +66,23 @@ def manifests(tree: dict[str, Built]) -> dict[str, bytes]:
     return {name: built.raw for name, built in tree.items()}
 
 
+def events(log: str) -> set[tuple[str, ...]]:
+    """What the lines of ``log`` tell of tags."""
+    found = [json.loads(line) for line in log.splitlines()]
+    return {
+        (each["action"], f"{each['repository']}:{each['tag']}", each["digest"], each["before"])
+        for each in found
+        if "action" in each
+    }
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_pass_that_is_killed_leaves_all_or_nothing(directory: Path, step: str) -> None:
     images, state, nginx = directory / "images", directory / "state", require("nginx")
     images.mkdir()
     with site(directory / "site", state, program=nginx, start=False) as host:
-        options = (images, "--state", state, "--nginx", nginx, "--nginx-config", host.config)
+        places = (images, "--state", state, "--nginx", nginx, "--nginx-config", host.config)
+        options = (*places, "--log-format", "json")
         lay_out(images, OLD)
         scr_watchd("run", *options, "--once", "--confirm-seconds", "0.1")
         start_nginx(host, nginx)
@@ -94,5 +106,10 @@ def test_a_pass_that_is_killed_leaves_all_or_nothing(directory: Path, step: str)
         result = scr_watchd("run", *options, "--once")
         assert result.returncode == 0, result.stderr
         assert served(host) == manifests(NEW)
+        assert events(killed.stderr.decode() + result.stderr) == {
+            ("published", "new:1", NEW["new:1"].digest, None),
+            ("replaced", "app:1", NEW["app:1"].digest, OLD["app:1"].digest),
+            ("removed", "gone:1", None, OLD["gone:1"].digest),
+        }, "repeated perhaps, lost never"
         assert not (state / "pending").exists()
         assert len(list((state / "nginx" / "generations").iterdir())) <= 2

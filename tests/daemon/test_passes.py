@@ -279,7 +279,7 @@ def another_disk_with_the_same_number() -> None:
             mount("-o", "loop", disks[0], images)
             passes.look()
             assert len(passes.served()) == 9
-            assert passes.mirror.found.held == ()
+            assert not passes.mirror.found.held
             unmount(images)
 
 

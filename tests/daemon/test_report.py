@@ -12,10 +12,13 @@ from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.outcome import Changes, Published, Rejected, Unconfirmed
+from tests.render.site import catalog_with
 
 APP: Reference = (RepositoryName("app"), Tag("1"))
 DIGEST = Digest(f"sha256:{'a' * 64}")
 PROBLEM = Problem("/images/b/1", "it is broken", "Mend it.")
+OTHER = Digest(f"sha256:{'b' * 64}")
+BEFORE = catalog_with([("app", "1", b"before")])
 NONE = Changes({}, {}, {})
 
 
@@ -39,17 +42,23 @@ def said(lines: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
+def publish(reporter: Reporter, outcome: Published, found: Found, *, now: float) -> None:
+    """As a pass does: the changes are told at once, and the outcome when it has ended."""
+    reporter.tell(outcome.changes, BEFORE, outcome.generation, found)
+    reporter.report(outcome, found, now=now)
+
+
 def test_each_image_that_appears_is_replaced_or_disappears_is_a_line(
     reporter: Reporter, lines: pytest.LogCaptureFixture
 ) -> None:
     reporter.address = "127.0.0.1:5000"
     found = Found(repositories=1, tags=1)
-    reporter.report(Published("g1", Changes({APP: DIGEST}, {}, {})), found, now=0)
+    publish(reporter, Published("g1", Changes({APP: DIGEST}, {}, {})), found, now=0)
     assert said(lines) == [
         f"app:1 is there: docker pull 127.0.0.1:5000/app:1 ({DIGEST})", "serving 1 image in 1 repository",
     ]  # fmt: skip
-    reporter.report(Published("g2", Changes({}, {APP: DIGEST}, {})), found, now=1)
-    reporter.report(Published("g3", Changes({}, {}, {APP: DIGEST})), Found(), now=2)
+    publish(reporter, Published("g2", Changes({}, {APP: DIGEST}, {})), found, now=1)
+    publish(reporter, Published("g3", Changes({}, {}, {APP: DIGEST})), Found(), now=2)
     assert said(lines) == [
         f"app:1 was replaced ({DIGEST})", "serving 1 image in 1 repository",
         "app:1 is gone", "serving 0 images in 0 repositories",
@@ -60,7 +69,7 @@ def test_many_changes_are_counted(reporter: Reporter, lines: pytest.LogCaptureFi
     reporter.address = "127.0.0.1:5000"
     added = {(RepositoryName("app"), Tag(str(number))): DIGEST for number in range(30)}
     found = Found(repositories=1, tags=30, example=APP)
-    reporter.report(Published("g", Changes(added, {}, {})), found, now=0)
+    publish(reporter, Published("g", Changes(added, {}, {})), found, now=0)
     assert said(lines) == [
         "images: 30 appeared", "serving 30 images in 1 repository",
         "for example: docker pull 127.0.0.1:5000/app:1",
@@ -137,3 +146,40 @@ def test_a_status_that_cannot_be_written_is_said_and_stops_nothing(
     reporter.report(Unchanged("g1"), Found(repositories=1, tags=1), now=31)
     assert (missing / "status.json").exists()
     assert (missing / "metrics.prom").exists()
+
+
+def test_for_machines_each_tag_is_a_line_with_fields(
+    reporter: Reporter, lines: pytest.LogCaptureFixture
+) -> None:
+    reporter.for_machines = True
+    many: dict[Reference, Digest] = {
+        (RepositoryName("many"), Tag(str(number))): DIGEST for number in range(30)
+    }
+    found = Found(repositories=2, tags=31)
+    publish(reporter, Published("g1", Changes(many, {APP: DIGEST}, {})), found, now=0)
+    events = [record.event for record in lines.records if hasattr(record, "event")]
+    assert len(events) == 31
+    (replaced,) = (each for each in events if each.action == "replaced")
+    assert (replaced.repository, replaced.tag, replaced.generation) == ("app", "1", "g1")
+    assert replaced.digest == DIGEST
+    assert replaced.before == BEFORE.tags()[APP]
+
+
+def test_what_is_refused_or_held_is_said_by_each_process(
+    reporter: Reporter, lines: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def events() -> list[tuple[str, str | None, str | None]]:
+        found = [record.event for record in lines.records if hasattr(record, "event")]
+        lines.clear()
+        return [(each.action, each.repository, each.tag) for each in found]
+
+    problems = tuple(Problem(f"{tmp_path}/images/b/{tag}", "it is broken", "Mend it.") for tag in range(30))
+    found = Found(tags=1, problems=problems, held={APP: DIGEST}, held_since=1)
+    expected = [("held", "app", "1"), *(("refused", "b", str(tag)) for tag in range(30))]
+    after = Reporter(tmp_path / "status.json", tmp_path / "m.prom", Notifier({}), reporter.root, tmp_path)
+    for each in (reporter, after):
+        each.for_machines, each.patient = True, False
+        each.report(Unchanged("g"), found, now=0)
+        assert events() == expected
+        each.report(Unchanged("g"), found, now=9)
+        assert events() == []

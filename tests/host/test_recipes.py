@@ -306,3 +306,52 @@ def mount_remote(machine: Machine) -> None:
         "systemd-run", "--unit=remote", require("bindfs"), "-f", "-o", options, "/srv/export", "/mnt/images"
     )
     until(lambda: machine.run("mountpoint", "/mnt/images", check=False).returncode == 0)
+
+
+def events(machine: Machine, path: str) -> list[dict[str, str]]:
+    """The lines of ``path`` that tell of tags."""
+    lines = machine.run("cat", path, check=False).stdout.splitlines()
+    return [each for each in map(json.loads, lines) if "action" in each]
+
+
+def in_json(machine: Machine) -> None:
+    machine.sh("sed -i 's|^#*log_format = .*|log_format = \"json\"|' /etc/scr-watchd/config.toml")
+    machine.sh("systemctl restart scr-watchd")
+
+
+def test_an_audit_log_in_the_journal_and_in_a_file(host: Machine) -> None:
+    in_json(host)
+    with served(host):
+        drop(host, "c:1")
+        seen = block("docs/recipes.md", "An audit log", "journalctl")
+        until(lambda: '"published","c","1","sha256:' in host.sh(seen), seconds=SECONDS)
+        host.sh(block("docs/recipes.md", "An audit log", "logrotate"))
+        until(lambda: host.show("scr-watchd", "ActiveState") == "active", seconds=SECONDS)
+        drop(host, "d:1")
+        host.sh("logrotate --force /etc/logrotate.d/scr-watchd")
+        drop(host, "e:1")
+        for path, name in (("/var/log/scr-watchd.log.1", "d"), ("/var/log/scr-watchd.log", "e")):
+            found = until(lambda path=path: events(host, path), seconds=SECONDS)  # type: ignore[misc]
+            assert ("published", name) in [(each["action"], each["repository"]) for each in found]
+
+
+def test_a_command_at_each_change_misses_nothing(host: Machine) -> None:
+    """A hundred tags in ten seconds, and a restart of each part among them; once the command fails."""
+    in_json(host)
+    log = "/root/seen"
+    command = f"#!/bin/sh\n[ -e /root/failed ] || {{ touch /root/failed; exit 1; }}\nexec cat >> {log}\n"
+    host.write("/usr/local/bin/registry-event", command)
+    host.sh("chmod +x /usr/local/bin/registry-event")
+    host.sh(block("docs/recipes.md", "A command at each change", "registry-events"))
+    restarted = {20: "scr-watchd", 40: "registry-events", 60: "systemd-journald", 80: "registry-events"}
+    with served(host):
+        for number in range(100):
+            host.sh(f"cp -r /srv/images/b {IMAGES}/many:{number}; sleep 0.05")
+            if number in restarted:
+                host.run("systemctl", "restart", restarted[number])
+        tags = {str(number) for number in range(100)}
+        until(
+            lambda: {each["tag"] for each in events(host, log) if each["repository"] == "many"},
+            lambda found: found == tags,
+            seconds=60,
+        )

@@ -132,6 +132,8 @@ def test_one_line_in_a_server_is_enough_and_the_log_tells_who_pulls(directory: P
             process.says(r"^app:1 is there")
             for reference in ("1", built.digest, "2"):
                 made.ask(f"/v2/app/manifests/{reference}", headers={"User-Agent": "docker/27"})
+            looked = {"Referer": f"http://{made.registry}/v2/_scr/"}  # the page, which pulls nothing
+            assert made.ask("/v2/app/manifests/1", headers=looked).status == 200
             for digest in built.blobs:
                 assert made.ask(f"/v2/app/blobs/{digest}").status == 200
             assert made.ask("/somewhere").body == b"mine"

@@ -28,6 +28,7 @@ from tests.waiting import until
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 ALERTS = CONFIG / "prometheus-alerts.yaml"
+DASHBOARD = CONFIG / "grafana-dashboard.json"
 APP: Reference = (RepositoryName("app"), Tag("1"))
 NONE = Changes({}, {}, {})
 
@@ -272,6 +273,29 @@ def test_the_example_alerts_use_metrics_that_exist() -> None:
     exist = {f"scr_watchd_{name}" for name, _ in told}
     assert set(re.findall(r"scr_watchd_\w+", ALERTS.read_text())) <= exist
     promtool("check", "rules", ALERTS)
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_exist_and_for_all_of_them(tmp_path: Path) -> None:
+    status = Status(generation="abc", confirmed_at=1.0, confirmed=True, outcome="published")
+    tally = Tally(began=900)
+    for each in (tally.light_scan, tally.full_scan, tally.reload):
+        each.took(0.5)
+    told = read(text_of(status, tally))
+    exist = {f"scr_watchd_{name}" for name, _ in told}
+    labels = {label for _, found in told for label, _ in found} | {"instance"}
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert set(re.findall(r"scr_watchd_\w+", " ".join(asked))) == exist
+    legends = [target["legendFormat"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert set(re.findall(r"\{\{(\w+)\}\}", " ".join(legends))) <= labels
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    rules = [
+        {"record": f"panel:{number}", "expr": each.replace("$__rate_interval", "5m")}
+        for number, each in enumerate(asked)
+    ]
+    file = tmp_path / "rules.yaml"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", file)
 
 
 FINE = Status(generation="g", confirmed=True, confirmed_at=0.0, outcome="unchanged", watch_mode="events")

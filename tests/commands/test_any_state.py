@@ -52,6 +52,12 @@ unlinked = st.lists(
     st.fixed_dictionaries(dict.fromkeys(("kind", "path", "reason", "remedy"), texts) | {"size": counts}),
     max_size=3,
 )
+unripe = st.lists(
+    st.fixed_dictionaries(
+        {"image": texts, "reason": texts, "until": st.floats(allow_nan=False, allow_infinity=False)}
+    ),
+    max_size=2,
+)
 
 
 def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
@@ -69,6 +75,10 @@ def _likely(name: str, default: object) -> st.SearchStrategy[Any]:
             return problems
         case _ if name == "unlinked":
             return unlinked
+        case _ if name == "unripe":
+            return unripe
+        case _ if name == "renamed":
+            return st.lists(st.tuples(texts, texts), max_size=2)
         case _ if name == "reader":
             return st.tuples(st.none() | st.integers(0, 9), st.lists(st.integers(0, 9), max_size=2))
         case _:

@@ -10,6 +10,7 @@ from scr_watchd.settings import NAMES, Settings, choices, describe
 
 EXIT_PROBLEMS = 3
 EXIT_NOT_RUNNING = 4
+EXIT_NGINX_NOT_RUNNING = 5
 EXIT_NOT_YET = 75  # EX_TEMPFAIL of sysexits.h
 
 

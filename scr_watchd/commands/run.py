@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from scr_watchd.commands import options
 from scr_watchd.commands.judging import Judge, judge_of
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.daemon.lines import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.errors import ConfigurationError, Stopped
 from scr_watchd.files import ANYBODY, Reader

@@ -14,9 +14,9 @@ from scr_watchd.commands import options
 from scr_watchd.commands.judging import DERIVED, Judge, against_root_workers, judge_of
 from scr_watchd.commands.places import closed_to_others, make_state
 from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.daemon.lines import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.pulse import Pulse
-from scr_watchd.daemon.report import set_up_logging
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.errors import ConfigurationError, ScrWatchdError
 from scr_watchd.files import ANYBODY, Reader, me

@@ -15,6 +15,7 @@ from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, UnripeStatus, about_links, counted, size
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.publish.holder import is_daemon
+from scr_watchd.publish.sight import Sight, look_again
 from scr_watchd.publish.state import silent_seconds
 from scr_watchd.words import printable, shell
 
@@ -26,7 +27,8 @@ examples:
   scr-watchd status ./images               of `scr-watchd serve ./images`
   scr-watchd status --json | jq .generation
 
-exit status: 0 fine, 3 something is not served or not confirmed, 4 not running, or hanging
+exit status: 0 fine, 3 something is not served or not confirmed, 4 the daemon does not run, or hangs,
+5 nginx does not run, 75 nothing has been published yet
 """
 
 _HANGING_SECONDS = 60.0  # a daemon that goes on says so every ten
@@ -58,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"the status in {printable(str(path))} cannot be read: {printable(str(error))}"
         ) from error
     hanging = silent > _HANGING_SECONDS
+    if status is not None:
+        is_recent = pid is not None and not hanging
+        status = statuses.seen(status, look_again(status.nginx, is_recent=is_recent))
     hangs = {"hanging": hanging} if pid is not None else {}
     if arguments.json:
         content = msgspec.to_builtins(status) if status else {}
@@ -74,12 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(_text(status, pid, path))
     if pid is None or hanging:
         return options.EXIT_NOT_RUNNING
-    fine = (
-        status is not None
-        and status.outcome in ("published", "unchanged")
-        and not status.problems
-        and not status.held
-    )
+    if status is not None and status.nginx.up is False:
+        return options.EXIT_NGINX_NOT_RUNNING
+    if status is None or not status.generation:
+        return options.EXIT_NOT_YET
+    fine = status.outcome in ("published", "unchanged") and not status.problems and not status.held
     return 0 if fine else options.EXIT_PROBLEMS
 
 
@@ -90,9 +94,11 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
             if pid is not None
             else f"not running, and never was in {printable(str(path))}"
         )
-    gone = "not running" if status.own_nginx else "not running; nginx serves what was published last"
+    serves = status.nginx.up is not False and not status.own_nginx
+    gone = "not running; nginx serves what was published last" if serves else "not running"
     rows = {
         "daemon": _running(pid) if pid is not None else gone,
+        "nginx": _nginx(status.nginx),
         "state": status.message,
         "images": f"{status.images} in {counted(status.repositories, 'repository')}, from {status.root}",
         "generation": _generation(status),
@@ -101,7 +107,7 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         if not status.links.startswith("symbolic")
         else f"{status.store} ({status.links})",
     }
-    lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
+    lines = [f"{name + ':':<12}{value}" for name, value in rows.items() if value]
     if status.only_stored_bytes:
         lines.insert(
             -1, f"{'disk:':<12}{size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
@@ -158,6 +164,12 @@ def _user(uid: int) -> str:
 
 def _running(pid: int) -> str:
     return f"running (process {pid})" if pid else "running"
+
+
+def _nginx(sight: Sight) -> str:
+    if sight.up is None:
+        return f"cannot be seen: {sight.reason}" if sight.reason else ""
+    return f"running (process {sight.pid})" if sight.up else f"not running: {sight.reason}"
 
 
 def _generation(status: Status) -> str:

@@ -1,12 +1,10 @@
 """Says what happened: lines on standard error, STATE/status.json and metrics.prom, the service manager."""
 
-import json
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.sight import Sight
 from scr_watchd.words import printable
 
 log = logging.getLogger("scr_watchd")
@@ -61,6 +60,9 @@ class Reporter:
     watch_mode: str = ""
     reader: Reader = field(default_factory=Reader)
     tally: Tally = field(default_factory=Tally)
+    sight: Sight = field(default_factory=Sight)
+    """What was last seen of nginx."""
+    _up: bool | None = None
     _said: str = ""
     _advised: str = ""
     _unwritten: set[Path] = field(default_factory=set)
@@ -115,6 +117,7 @@ class Reporter:
                 self._say(logging.ERROR, reason)
                 self._write("failed", reason, None)
         self._first = False
+        self._nginx()
         self._measure(now)
         if isinstance(outcome, Failed):
             return math.inf
@@ -129,6 +132,18 @@ class Reporter:
         again = now + max(0.0, found.look_again_at - time.time())
         return min(again, self._problems(found.problems, now))
 
+    def saw(self, sight: Sight) -> None:
+        """Say between two passes what is new of nginx."""
+        if sight == self.sight:
+            return
+        self.sight = sight
+        self._nginx()
+        if self._now is not None:
+            self._show(self._now)
+            self._measure(time.monotonic())
+        elif sight.up is False:
+            self.notifier.status(sight.reason)
+
     # -- lines -------------------------------------------------------------------------------------
 
     def _say(self, level: int, line: str) -> None:
@@ -140,6 +155,13 @@ class Reporter:
         elif self._said:
             log.info("all is well again")
         self._said = line
+
+    def _nginx(self) -> None:
+        before, self._up = self._up, self.sight.up
+        if self._up is False and before is not False and self.sight.reason not in self._said:
+            log.warning("%s", statuses.down(self.sight, own_nginx=self.own_nginx))
+        elif self._up and before is False:
+            log.info("nginx runs again (process %d)", self.sight.pid)
 
     def _holding(self, found: Found) -> None:
         holding = found.held_since is not None
@@ -237,11 +259,15 @@ class Reporter:
             **(notices.in_status(found) if found else {}),
             **served,
         )
-        count = len(new.problems)
-        note = f"{line}; {count} not served, see scr-watchd status" if count else line
-        self.notifier.ready(note.partition("\n")[0])
         self._now = new
         self.tally.passes[kind] += 1
+        self._show(new)
+
+    def _show(self, status: Status) -> None:
+        new = statuses.seen(status, self.sight)
+        count, line = len(new.problems), new.message
+        note = f"{line}; {count} not served, see scr-watchd status" if count else line
+        self.notifier.ready(note.partition("\n")[0])
         if (self._first or new != self.last) and self._put(
             self.status_file, lambda: statuses.write(self.status_file, new)
         ):
@@ -249,7 +275,7 @@ class Reporter:
 
     def _measure(self, now: float) -> None:
         """Write the metrics if they tell of something new, and else from time to time."""
-        status = self._now
+        status = statuses.seen(self._now, self.sight) if self._now else None
         if status is None or (status == self._measured and now < self._measured_at + _METRICS_SECONDS):
             return
         path = self.metrics_file
@@ -297,47 +323,3 @@ def _links(store: StorePlace | None) -> str:
     if store is None:
         return ""
     return "hard" if store.hard_links else f"symbolic: {store.obstacle}"
-
-
-# -- the format of the lines -----------------------------------------------------------------------
-
-
-class _Journal(logging.Formatter):
-    """``<N>`` before each line, as systemd reads it (sd-daemon(3))."""
-
-    _PRIORITIES: Mapping[int, int] = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = self._PRIORITIES.get(record.levelno, 6)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
-
-
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {"time": record.created, "level": record.levelname.lower(), "message": super().format(record)}
-        )
-
-
-def set_up_logging(form: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Lines of the given ``log_format`` on standard error."""
-    if form == "auto":
-        form = "journal" if environment.get("JOURNAL_STREAM") == _stream() else "text"
-    handler = logging.StreamHandler()
-    handler.setFormatter({"journal": _Journal, "json": _Json, "text": _Text}[form]("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def _stream() -> str:
-    """Standard error as JOURNAL_STREAM names it (systemd.exec(5))."""
-    try:
-        status = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_dev}:{status.st_ino}"

@@ -17,6 +17,7 @@ from scr_watchd.publish.master import NotRunningError, Process
 from scr_watchd.publish.nginx import Nginx, inside_quotes, temp_paths, template, user_directive
 
 _START_SECONDS = 10.0
+_AGAIN_SECONDS = 1.0  # an image must not wait for long because nginx does not come back
 # Downloads may end for a while; `docker stop` waits 10 s for all of us.
 _STEPS = ((signal.SIGQUIT, 2.5), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.5))
 _BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -113,15 +114,21 @@ class Server:
         """Start nginx and wait until it answers. Raises ``ScrWatchdError`` if it does not."""
         self._address = address
         self._spawn()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        if not self._await(seconds=_START_SECONDS):
             if self._child is None or self._child.poll() is not None:
                 raise ScrWatchdError("nginx did not start; its own words are above")
-            if time.monotonic() > deadline:
-                self.stop()
-                raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+            self.stop()
+            raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+
+    def _await(self, *, seconds: float) -> bool:
+        """Wait until nginx answers, has ended, or ``seconds`` are over; whether it answers."""
+        deadline = time.monotonic() + seconds
+        while not (answers := self._answers()) and time.monotonic() < deadline:
+            if self._child is None or self._child.poll() is not None:
+                return False
             self._progress()
             time.sleep(_POLL_SECONDS)
+        return answers
 
     def mended_pid_file(self) -> Path:
         """The pid file of a running nginx, written again, as is what nginx reads at a reload, if it was
@@ -156,6 +163,7 @@ class Server:
         try:
             self.end_leftovers()
             self._spawn()
+            self._await(seconds=_AGAIN_SECONDS)
         except (
             OSError,
             ScrWatchdError,

@@ -1,0 +1,48 @@
+"""The format of the lines on standard error."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+
+
+class _Journal(logging.Formatter):
+    """``<N>`` before each line, as systemd reads it (sd-daemon(3))."""
+
+    _PRIORITIES: Mapping[int, int] = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = self._PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {"time": record.created, "level": record.levelname.lower(), "message": super().format(record)}
+        )
+
+
+def set_up_logging(form: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Lines of the given ``log_format`` on standard error."""
+    if form == "auto":
+        form = "journal" if environment.get("JOURNAL_STREAM") == _stream() else "text"
+    handler = logging.StreamHandler()
+    handler.setFormatter({"journal": _Journal, "json": _Json, "text": _Text}[form]("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _stream() -> str:
+    """Standard error as JOURNAL_STREAM names it (systemd.exec(5))."""
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"

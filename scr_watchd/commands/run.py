@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from scr_watchd.commands import options
 from scr_watchd.commands.judging import Judge, judge_of
-from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep
+from scr_watchd.commands.signals import signals
 from scr_watchd.daemon.lines import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed

@@ -4,15 +4,13 @@ import contextlib
 import gc
 import logging
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 
 from scr_watchd.commands.memory import collect, give_back
 from scr_watchd.daemon import loop
@@ -21,6 +19,7 @@ from scr_watchd.daemon.loop import Hooks, Wake
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.mirror import Host, Mirror
 from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
+from scr_watchd.daemon.progress import Teller
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
@@ -63,6 +62,7 @@ class Keeper:
     watch: Watch
     reporter: Reporter
     rhythm: Rhythm
+    teller: Teller
     look_again: Callable[[], None]
     nginx_ended: Callable[[], None]
     watched: set[Process]
@@ -87,6 +87,7 @@ class Keeper:
         self._hints_before = self.hints
         self._requests = left(self.mirror.publisher.state)  # this pass finds them
         outcome = self.mirror.run_pass(full=full)
+        self.teller.looked = None
         self._settled = isinstance(outcome, Published | Unchanged) and not self.mirror.is_in_flux
         if full and not isinstance(outcome, Failed):
             # a chmod or a symbolic link's target causes no event; a tag that appears always does
@@ -176,13 +177,17 @@ def build(
         prover = Prover(hasher, chosen.path, pulse, trusting, settings.verify == "new")
         return Store(chosen, settings.root, prover, progress=pulse)
 
+    def looked() -> None:
+        teller.look()
+        pulse()
+
     mirror = Mirror(
         scanner=Scanner(
             settings.root,
             reader=reader,
             parents=not own_nginx,  # whoever serves a directory by hand may have it in a private home
             prefix=settings.name_prefix,
-            progress=pulse,
+            progress=looked,
         ),
         publisher=Publisher(
             state,
@@ -214,6 +219,13 @@ def build(
         own_nginx=own_nginx,
         last=last,
     )
+    teller = Teller(
+        state.progress,
+        pulse.notifier,
+        may_write=lambda: reporter.may_write(),
+        under_way=lambda: next((now for each in lasting.hashers.values() if (now := each.under_way)), None),
+        note=lambda: reporter.note,
+    )
     rhythm = Rhythm(
         quiet_seconds=settings.quiet_seconds,
         max_wait_seconds=settings.max_wait_seconds,
@@ -232,8 +244,16 @@ def build(
 
     watch = Watch(settings.root, hint, events=settings.watch != "poll", progress=pulse)
     keeper = Keeper(
-        mirror, watch, reporter, rhythm, look_again=put, nginx_ended=nginx_ended, watched=lasting.masters
+        mirror,
+        watch,
+        reporter,
+        rhythm,
+        teller,
+        look_again=put,
+        nginx_ended=nginx_ended,
+        watched=lasting.masters,
     )
+    pulse.show = teller
     return keeper
 
 
@@ -306,34 +326,6 @@ def _watcher_died(arguments: threading.ExceptHookArgs, inbox: Inbox) -> None:
         "the file watcher failed (%s: %s); it begins anew", arguments.exc_type.__name__, arguments.exc_value
     )
     inbox.put(Wake.NOW)
-
-
-@contextlib.contextmanager
-def signals(inbox: Inbox, pulse: Pulse, *, hangup: Wake) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, SIGUSR1 ask for a look, and SIGCHLD
-    tell of a child. What waits is ``Stopped``, and the block ends there."""
-    meanings = {
-        signal.SIGTERM: Wake.STOP,
-        signal.SIGINT: Wake.STOP,
-        signal.SIGHUP: hangup,
-        signal.SIGUSR1: Wake.NOW,
-        signal.SIGCHLD: Wake.CHILD,
-    }
-
-    def put(number: int, _frame: FrameType | None) -> None:
-        wake = meanings[signal.Signals(number)]
-        inbox.put(wake)  # SimpleQueue.put may interrupt itself
-        if wake is Wake.STOP:
-            pulse.stop()
-
-    before = {number: signal.signal(number, put) for number in meanings}
-    try:
-        with contextlib.suppress(Stopped):
-            yield
-    finally:
-        for number, handler in before.items():
-            # a second Ctrl-C must not spoil an orderly end
-            signal.signal(number, signal.SIG_IGN if number in (signal.SIGTERM, signal.SIGINT) else handler)
 
 
 def _mirrors(settings: Settings) -> dict[str, str]:

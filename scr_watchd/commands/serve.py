@@ -13,8 +13,9 @@ from queue import SimpleQueue
 from scr_watchd.commands import options
 from scr_watchd.commands.judging import DERIVED, Judge, against_root_workers, judge_of
 from scr_watchd.commands.places import closed_to_others, make_state
-from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep
 from scr_watchd.commands.secrets import secrets_of
+from scr_watchd.commands.signals import signals
 from scr_watchd.daemon.lines import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.pulse import Pulse

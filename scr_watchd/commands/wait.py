@@ -15,6 +15,8 @@ from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.status import unripe
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.lines import terminal
+from scr_watchd.daemon.progress import recent
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import open_directory, read_regular
@@ -72,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         alone = running(held) is None and (pid is None or status is not None)
         sight = look_again(status.nginx, is_recent=not alone) if status else Sight()
         if published is not None and wanted in (None, published) and sight.up is not False:
+            terminal.wipe()
             _warn(state, alone=alone, sight=sight)
             print(published)
             return 0
@@ -79,12 +82,15 @@ def run(arguments: argparse.Namespace) -> int:
         now = time.monotonic()
         broken_since = None if problem is None else broken_since or now
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
+            terminal.wipe()
             print(f"{problem.path}: {problem.reason}\n{problem.remedy}")
             return options.EXIT_PROBLEMS
         alone_since = None if not alone else alone_since or now
         if now >= deadline or (alone_since is not None and now - alone_since >= _SETTLED_SECONDS):
             break
+        _show("" if alone else recent(held.progress))
         time.sleep(_POLL_SECONDS)
+    terminal.wipe()
     if alone:
         print(f"the daemon of {printable(str(state.path))} does not run: scr-watchd run")
         return options.EXIT_NOT_RUNNING
@@ -104,6 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     what = "cannot be pulled" if published is not None and sight.up is False else "is not published yet"
     print(f"{name}:{tag} {what}: {reason}")
     return options.EXIT_NOT_YET
+
+
+def _show(under_way: str) -> None:
+    if under_way:
+        terminal.show(under_way)
+    else:
+        terminal.wipe()
 
 
 def _warn(state: State, *, alone: bool, sight: Sight) -> None:

@@ -13,6 +13,7 @@ from scr_watchd.errors import Stopped
 
 _FINISH_SECONDS = 0.5  # a pass that is nearly over may end as usual
 _BEAT_SECONDS = 10.0
+_SHOW_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -21,7 +22,10 @@ class Pulse:
 
     notifier: Notifier
     beat: Callable[[], None] = lambda: None
+    show: Callable[[], None] = lambda: None
+    """Tells of what is under way."""
     _beat_at: float = -math.inf
+    _show_at: float = -math.inf
     _end_at: float = math.inf
 
     def stop(self) -> None:
@@ -41,6 +45,9 @@ class Pulse:
         if now >= self._beat_at:
             self._beat_at = now + _BEAT_SECONDS
             self.beat()
+        if now >= self._show_at:
+            self._show_at = now + _SHOW_SECONDS
+            self.show()
 
     def seconds(self) -> float:
         """How long the main loop may wait before it calls again."""

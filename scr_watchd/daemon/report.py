@@ -62,6 +62,8 @@ class Reporter:
     tally: Tally = field(default_factory=Tally)
     sight: Sight = field(default_factory=Sight)
     """What was last seen of nginx."""
+    note: str = ""
+    """The last words for the service manager."""
     _up: bool | None = None
     _said: str = ""
     _advised: str = ""
@@ -267,7 +269,8 @@ class Reporter:
         new = statuses.seen(status, self.sight)
         count, line = len(new.problems), new.message
         note = f"{line}; {count} not served, see scr-watchd status" if count else line
-        self.notifier.ready(note.partition("\n")[0])
+        self.note = note.partition("\n")[0]
+        self.notifier.ready(self.note)
         if (self._first or new != self.last) and self._put(
             self.status_file, lambda: statuses.write(self.status_file, new)
         ):

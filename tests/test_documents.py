@@ -69,7 +69,6 @@ NOT_RUN = {
         "From another machine",
         "scr-watchd serve",
     ): "takes port 443; tests/commands/test_tls.py has its own",
-    ("docs/containers.md", "In containers", "TLS_CERT"): "needs a certificate; tests/containers has its own",
     ("tests/benchmarks/README.md", "Benchmarks", ""): "minutes; test_benchmarks.py runs what --quick does",
     ("tests/benchmarks/README.md", "Profiling", ""): "a sketch",
 }

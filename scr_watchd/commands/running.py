@@ -19,10 +19,10 @@ from scr_watchd.daemon.loop import Hooks, Wake
 from scr_watchd.daemon.metrics import Tally
 from scr_watchd.daemon.mirror import Host, Mirror
 from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
-from scr_watchd.daemon.progress import Teller
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
+from scr_watchd.daemon.teller import Teller
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
 from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped
@@ -253,7 +253,7 @@ def build(
         nginx_ended=nginx_ended,
         watched=lasting.masters,
     )
-    pulse.show = teller
+    pulse.show, pulse.is_busy = teller, lambda: teller.under_way() is not None
     return keeper
 
 

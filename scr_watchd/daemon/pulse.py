@@ -24,6 +24,8 @@ class Pulse:
     beat: Callable[[], None] = lambda: None
     show: Callable[[], None] = lambda: None
     """Tells of what is under way."""
+    is_busy: Callable[[], bool] = lambda: False
+    """Whether anything is that a thread of ours does."""
     _beat_at: float = -math.inf
     _show_at: float = -math.inf
     _end_at: float = math.inf
@@ -51,4 +53,6 @@ class Pulse:
 
     def seconds(self) -> float:
         """How long the main loop may wait before it calls again."""
-        return min(self.notifier.seconds_to_ping(), max(0.0, self._beat_at - time.monotonic()))
+        now = time.monotonic()
+        show_at = self._show_at if self.is_busy() else math.inf
+        return min(self.notifier.seconds_to_ping(), max(0.0, min(self._beat_at, show_at) - now))

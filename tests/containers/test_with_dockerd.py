@@ -173,7 +173,7 @@ def test_https_and_passwords_in_the_container(docker: Engine, yard: Yard, direct
         docker.docker("exec", "registry", *probe["exec"]["command"])
     second, second_key = make_pair(directory, "second")
     second.rename(certificate)
-    docker.docker("exec", "registry", "kill", "-HUP", "1")
+    docker.docker("kill", "--signal=HUP", "registry")
     docker.says("registry", "the certificate stays as it was")
     assert _skopeo(docker, directory, *trusting)
     second_key.rename(key)

@@ -30,10 +30,10 @@ LABEL org.opencontainers.image.title="scr-watchd" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 STOPSIGNAL SIGTERM
-# 3 says that something in the tree is not served, which is no reason to restart a container; 4 that the
-# daemon does not run, or hangs.
+# 3 says that something in the tree is not served, and 75 that the first look is not over, which is no reason
+# to restart a container; 4 that the daemon does not run, or hangs; 5 that nginx does not run.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
-    CMD scr-watchd status >/dev/null || [ $? -eq 3 ]
+    CMD scr-watchd status >/dev/null; case $? in 0|3|75) ;; *) exit 1 ;; esac
 ENTRYPOINT ["scr-watchd"]
 
 # -- beside an nginx that runs in another container: its program is here to test what we write -------
@@ -41,6 +41,9 @@ FROM common AS sidecar
 # nginx's configuration lies in the other container; what is not here is not tested
 RUN rm -r /etc/nginx
 ENV SCR_WATCHD_RELOAD=process
+# nginx is another container's, and to start this one again would not start it
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
+    CMD scr-watchd status >/dev/null; case $? in 0|3|5|75) ;; *) exit 1 ;; esac
 CMD ["run"]
 
 # -- with an nginx of its own, the default ----------------------------------------------------------

@@ -39,7 +39,8 @@ examples:
                                            add an image
 
 scr-watchd COMMAND --help tells the rest. scr-watchd --version tells the version.
-exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not running, 75 not yet,
+exit status: 0 done or asked to stop, 1 failed, 2 usage, 3 problems, 4 not running,
+5 nginx not running, 75 not yet,
 78 configuration
 """
 

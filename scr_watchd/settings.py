@@ -78,6 +78,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(description="file events, or a look every two seconds; auto takes events where there are any"),
     ] = "auto"
 
+    tls_cert: Annotated[
+        str, Meta(description="serve: the certificate for HTTPS, with its chain; links are followed")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="serve: its private key")] = ""
+    htpasswd: Annotated[
+        str, Meta(description="serve: who may pull, NAME:HASH in each line; nginx's workers read it")
+    ] = ""
+
     nginx: Annotated[str, Meta(description="nginx's program")] = "nginx"
     nginx_config: Annotated[
         str, Meta(description="the site's main configuration; empty: asked of nginx -V")
@@ -269,6 +277,9 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             )
     for name in (
         "server_root",
+        "tls_cert",
+        "tls_key",
+        "htpasswd",
         "nginx_config",
         "nginx_pid_file",
         "confirm_ca_file",
@@ -279,13 +290,17 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             raise ConfigurationError(f"{name} (from {origins[name]}) must be an absolute path, not {value}")
     if settings.store != "auto" and not settings.store.startswith("/"):
         raise ConfigurationError(f"store must be auto or an absolute path, not {settings.store}")
-    for name in ("state", "store", "server_root"):
+    for name in ("state", "store", "server_root", "htpasswd"):
         if not can_be_included(str(getattr(settings, name))):
             raise ConfigurationError(
                 f"{name} (from {origins[name]}) has a character that nginx cannot include: "
                 f"{getattr(settings, name)!a}",
                 hint="choose a path without * ? [ ] $ \\ and quotes",
             )
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ConfigurationError(
+            "tls_cert and tls_key need each other", hint="HTTPS takes both; HTTP neither"
+        )
     if settings.confirm not in ("auto", "process", "none") and not settings.confirm.startswith(
         ("http://", "https://")
     ):

@@ -64,6 +64,11 @@ NOT_RUN = {
         "It works like this",
         "",
     ): "needs an image in containers-storage; tests/clients has its own",
+    (
+        "docs/serve.md",
+        "From another machine",
+        "scr-watchd serve",
+    ): "takes port 443; tests/commands/test_tls.py has its own",
     ("tests/benchmarks/README.md", "Benchmarks", ""): "minutes; test_benchmarks.py runs what --quick does",
     ("tests/benchmarks/README.md", "Profiling", ""): "a sketch",
 }

@@ -10,6 +10,7 @@ from scr_watchd.settings import NAMES, Settings, choices, describe
 
 EXIT_PROBLEMS = 3
 EXIT_NOT_RUNNING = 4
+EXIT_NGINX_NOT_RUNNING = 5
 EXIT_NOT_YET = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -47,8 +48,8 @@ def load(arguments: argparse.Namespace, **overrides: str) -> tuple[Settings, dic
     flags = {
         name: value for name in NAMES if (value := getattr(arguments, f"setting_{name}", None)) is not None
     }
-    for name in ("root", "state", "store"):
-        if name in flags and flags[name] != "auto":
+    for name in ("root", "state", "store", "tls_cert", "tls_key", "htpasswd"):
+        if flags.get(name, "") not in ("", "auto"):
             flags[name] = os.path.abspath(flags[name])  # a shell's user may write a relative one
     environment = dict(os.environ)
     file = environment.pop("SCR_WATCHD_CONFIG", None)

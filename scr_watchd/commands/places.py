@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,8 +30,32 @@ def make_state(root: Path) -> Path:
     """The first candidate that nobody else can exchange, made if need be: what lies there is read by an
     nginx that may be root's. As root, one outside of ``root`` must be open to nginx's workers too.
     Raises ``ScrWatchdError``."""
+    path, reasons = _first(candidates(root), root)
+    if path is not None:
+        return path
+    raise ScrWatchdError(
+        f"there is no state directory for {root} that nobody else could exchange: {'; '.join(reasons)}",
+        hint="name one with --state that you may write, best one that with every directory above it only "
+        "root and you may write; in a container that is read-only, mount a tmpfs at /run",
+    )
+
+
+def make_private(root: Path) -> Path:
+    """The same of those that are not below ``root``, for what nobody else may read. Raises
+    ``ScrWatchdError``."""
+    path, reasons = _first((each for each in candidates(root) if each.parent != root), root)
+    if path is not None:
+        return path
+    raise ScrWatchdError(
+        f"there is no place for a key that nobody else could exchange: {'; '.join(reasons)}",
+        hint="name a state directory outside of the images with --state, that only root and you may write",
+    )
+
+
+def _first(paths: Iterable[Path], root: Path) -> tuple[Path | None, list[str]]:
+    """The first of ``paths`` that will do, made if need be, or why none will."""
     reasons = []
-    for path in candidates(root):
+    for path in paths:
         try:
             reason = weak_way(path) or _closed(path, root)
             if not reason:  # else nothing is made there
@@ -44,13 +68,9 @@ def make_state(root: Path) -> Path:
         if not reason:
             if path.parent == root:
                 _ignored_by_git(path)
-            return path
+            return path, []
         reasons.append(reason)
-    raise ScrWatchdError(
-        f"there is no state directory for {root} that nobody else could exchange: {'; '.join(reasons)}",
-        hint="name one with --state that you may write, best one that with every directory above it only "
-        "root and you may write; in a container that is read-only, mount a tmpfs at /run",
-    )
+    return None, reasons
 
 
 def _closed(path: Path, root: Path) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from scr_watchd.commands import options
 from scr_watchd.commands.judging import Judge, judge_of
-from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep
+from scr_watchd.commands.signals import signals
 from scr_watchd.daemon.logs import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.outcome import Failed
@@ -26,12 +27,14 @@ from scr_watchd.publish.outcome import Rejected, Unconfirmed
 from scr_watchd.publish.reload import Reloading, find_master
 from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, locked
-from scr_watchd.settings import Settings, show
+from scr_watchd.settings import NAMES, Settings, show
 
 if TYPE_CHECKING:
     from scr_watchd.publish.answering import Question
 
 log = logging.getLogger("scr_watchd")
+
+_OF_SERVE = {"tls_cert", "tls_key", "htpasswd"}  # a site has its own way to name these
 
 _ABOUT = """\
 Your nginx: watch the images tree, and keep an nginx that somebody else runs serving it.
@@ -52,7 +55,7 @@ SIGHUP reads the settings again and looks at everything. SIGTERM ends it; nginx 
 
 
 def parser() -> argparse.ArgumentParser:
-    made = options.parser("run", _ABOUT)
+    made = options.parser("run", _ABOUT, [name for name in NAMES if name not in _OF_SERVE])
     made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree, like --root")
     made.add_argument("--once", action="store_true", help="make one pass and end: 0 published, 3 problems")
     made.add_argument("--print-config", action="store_true", help="print every setting with its origin")

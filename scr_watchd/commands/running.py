@@ -1,19 +1,18 @@
 """What `run` and `serve` share: from Settings to a mirror, and the loop around it."""
 
 import contextlib
-import ctypes
 import gc
 import logging
 import math
-import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 
+from scr_watchd.commands.memory import collect, give_back
 from scr_watchd.daemon import loop
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.loop import Hooks, Wake
@@ -23,6 +22,7 @@ from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
+from scr_watchd.daemon.teller import Teller
 from scr_watchd.daemon.timetable import Rhythm
 from scr_watchd.daemon.watch import Watch
 from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped
@@ -32,11 +32,12 @@ from scr_watchd.oci.names import RepositoryName
 from scr_watchd.publish import place
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.hashing import Hasher
-from scr_watchd.publish.master import NotRunningError, Process, call_when_ended
+from scr_watchd.publish.master import Process, call_when_ended
 from scr_watchd.publish.outcome import Published
 from scr_watchd.publish.proof import Prover
 from scr_watchd.publish.publisher import Publisher
-from scr_watchd.publish.reload import Reloading, find_master
+from scr_watchd.publish.reload import Reloading
+from scr_watchd.publish.sight import Sight, look
 from scr_watchd.publish.site import Site
 from scr_watchd.publish.state import State, left
 from scr_watchd.publish.store import Store
@@ -49,8 +50,8 @@ log = logging.getLogger("scr_watchd")
 Inbox = SimpleQueue[Wake]
 
 _WAITING_HINTS = 64
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_LARGE_PIECE_BYTES = 256 * 1024
+_UP_SECONDS = 10.0  # its end is told of by the kernel as well
+_DOWN_SECONDS = 1.0
 _PASSES_PER_COLLECTION = 100  # of everything that is known: a fifth of a second in a tree of 10,000 tags
 
 
@@ -62,7 +63,9 @@ class Keeper:
     watch: Watch
     reporter: Reporter
     rhythm: Rhythm
+    teller: Teller
     look_again: Callable[[], None]
+    nginx_ended: Callable[[], None]
     watched: set[Process]
     """The masters of nginx whose end a thread waits for."""
 
@@ -85,27 +88,36 @@ class Keeper:
         self._hints_before = self.hints
         self._requests = left(self.mirror.publisher.state)  # this pass finds them
         outcome = self.mirror.run_pass(full=full)
-        self._follow_nginx()
+        self.teller.looked = None
         self._settled = isinstance(outcome, Published | Unchanged) and not self.mirror.is_in_flux
         if full and not isinstance(outcome, Failed):
             # a chmod or a symbolic link's target causes no event; a tag that appears always does
             told = expected or self.hints != self._hints_before
             surprised = not told and isinstance(outcome, Published) and bool(outcome.changes.added)
             self.watch.compare(directories=self.mirror.scanner.directories, surprised=surprised)
+        self.reporter.sight = self._sight()
         self.reporter.watch = self.watch.state
         self.reporter.watch_mode = self.watch.mode
         self.reporter.store = self.mirror.store.place if self.mirror.store else None
         self.reporter.reader = self.mirror.scanner.reader
         return outcome
 
-    def _follow_nginx(self) -> None:
-        """Look again as soon as the master of nginx ends that reads what we publish: if that ends an
-        upgrade, the one before answers again, with what it has read long ago."""
-        with contextlib.suppress(NotRunningError):
-            master = find_master(self.mirror.publisher.reloading)
-            if master not in self.watched:
-                self.watched.add(master)
-                call_when_ended(master, self.look_again)
+    def see_nginx(self) -> float:
+        """Look whether nginx runs, have it said, and return when (monotonic) to look again."""
+        before = self.reporter.sight
+        self.reporter.saw(self._sight())
+        if before.up is False and self.reporter.sight.up:
+            self.look_again()  # it may be another one than was told
+        return time.monotonic() + (_DOWN_SECONDS if self.reporter.sight.up is False else _UP_SECONDS)
+
+    def _sight(self) -> Sight:
+        """What is to be seen of nginx now. As soon as its master ends it is looked for again, and so is the
+        tree: if that ends an upgrade, the one before answers again, with what it has read long ago."""
+        sight = look(self.mirror.publisher.reloading, self.reporter.sight.master)
+        if sight.up and sight.master and sight.master not in self.watched:
+            self.watched.add(sight.master)
+            call_when_ended(sight.master, self.nginx_ended)
+        return sight
 
     def asked(self) -> bool:
         """Whether there are requests that no pass has seen. One that stays until it can be granted is no
@@ -166,13 +178,17 @@ def build(
         prover = Prover(hasher, chosen.path, pulse, trusting, settings.verify == "new")
         return Store(chosen, settings.root, prover, progress=pulse)
 
+    def looked() -> None:
+        teller.look()
+        pulse()
+
     mirror = Mirror(
         scanner=Scanner(
             settings.root,
             reader=reader,
             parents=not own_nginx,  # whoever serves a directory by hand may have it in a private home
             prefix=settings.name_prefix,
-            progress=pulse,
+            progress=looked,
         ),
         publisher=Publisher(
             state,
@@ -215,6 +231,13 @@ def build(
     mirror.publisher.tell = lambda changes, before, generation: reporter.tell(
         changes, before, generation, mirror.found
     )
+    teller = Teller(
+        state.progress,
+        pulse.notifier,
+        may_write=lambda: reporter.may_write(),
+        under_way=lambda: next((now for each in lasting.hashers.values() if (now := each.under_way)), None),
+        note=lambda: reporter.note,
+    )
     rhythm = Rhythm(
         quiet_seconds=settings.quiet_seconds,
         max_wait_seconds=settings.max_wait_seconds,
@@ -227,8 +250,22 @@ def build(
         keeper.hints += 1
         put()
 
+    def nginx_ended() -> None:
+        inbox.put(Wake.CHILD)
+        put()
+
     watch = Watch(settings.root, hint, events=settings.watch != "poll", progress=pulse)
-    keeper = Keeper(mirror, watch, reporter, rhythm, look_again=put, watched=lasting.masters)
+    keeper = Keeper(
+        mirror,
+        watch,
+        reporter,
+        rhythm,
+        teller,
+        look_again=put,
+        nginx_ended=nginx_ended,
+        watched=lasting.masters,
+    )
+    pulse.show, pulse.is_busy = teller, lambda: teller.under_way() is not None
     return keeper
 
 
@@ -280,7 +317,7 @@ def keep(
         reconfigure=reconfigure,
         progress=pulse,
         seconds_to_ping=pulse.seconds,
-        tend=tend,
+        tend=lambda: min(tend(), now.see_nginx()),
         asked=lambda: now.asked(),
     )
     if keeper.mirror.publisher.is_confirmed:  # what the last daemon published is whole, and as good as a pass
@@ -296,58 +333,11 @@ def keep(
         now.watch.close()
 
 
-def give_back() -> None:
-    """Have what a pass needs for a moment, such as the text of all maps, go back to the system when it is
-    freed: once it has freed such a piece, glibc would take the next from its heap, where small ones
-    keep it (mallopt(3), M_MMAP_THRESHOLD)."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # other C libraries have none
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_PIECE_BYTES)
-
-
-def collect(*, everything: bool = False) -> None:
-    """Collect the cycles of this pass, and of it alone: Python's own collector would go through all that
-    is known of a large tree several times in each pass, for as long as the pass itself takes. A cycle
-    that outlives its pass waits for ``everything``."""
-    if everything:
-        gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def _watcher_died(arguments: threading.ExceptHookArgs, inbox: Inbox) -> None:
     log.info(
         "the file watcher failed (%s: %s); it begins anew", arguments.exc_type.__name__, arguments.exc_value
     )
     inbox.put(Wake.NOW)
-
-
-@contextlib.contextmanager
-def signals(inbox: Inbox, pulse: Pulse, *, hangup: Wake) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop us, SIGHUP mean ``hangup``, SIGUSR1 ask for a look, and SIGCHLD
-    tell of a child. What waits is ``Stopped``, and the block ends there."""
-    meanings = {
-        signal.SIGTERM: Wake.STOP,
-        signal.SIGINT: Wake.STOP,
-        signal.SIGHUP: hangup,
-        signal.SIGUSR1: Wake.NOW,
-        signal.SIGCHLD: Wake.CHILD,
-    }
-
-    def put(number: int, _frame: FrameType | None) -> None:
-        wake = meanings[signal.Signals(number)]
-        inbox.put(wake)  # SimpleQueue.put may interrupt itself
-        if wake is Wake.STOP:
-            pulse.stop()
-
-    before = {number: signal.signal(number, put) for number in meanings}
-    try:
-        with contextlib.suppress(Stopped):
-            yield
-    finally:
-        for number, handler in before.items():
-            # a second Ctrl-C must not spoil an orderly end
-            signal.signal(number, signal.SIG_IGN if number in (signal.SIGTERM, signal.SIGINT) else handler)
 
 
 def _mirrors(settings: Settings) -> dict[str, str]:

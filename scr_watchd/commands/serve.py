@@ -13,7 +13,9 @@ from queue import SimpleQueue
 from scr_watchd.commands import options
 from scr_watchd.commands.judging import DERIVED, Judge, against_root_workers, judge_of
 from scr_watchd.commands.places import closed_to_others, make_state
-from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep, signals
+from scr_watchd.commands.running import Inbox, Keeper, Lasting, build, keep
+from scr_watchd.commands.secrets import secrets_of
+from scr_watchd.commands.signals import signals
 from scr_watchd.daemon.logs import set_up_logging
 from scr_watchd.daemon.loop import Wake
 from scr_watchd.daemon.pulse import Pulse
@@ -36,6 +38,8 @@ Our nginx: serve a directory of images at once, with an nginx of its own. It nee
 examples:
   scr-watchd serve ./images                on 127.0.0.1:5000, or 5001 if that is taken
   scr-watchd serve ./images -l 0.0.0.0:80  for everybody
+  scr-watchd serve ./images -l 0.0.0.0:443 --tls-cert tls.crt --tls-key tls.key --htpasswd users
+                                           the same with HTTPS and passwords
   skopeo copy docker://docker.io/library/alpine:3.20 dir:images/alpine:3.20
   docker pull 127.0.0.1:5000/alpine:3.20
 
@@ -45,6 +49,7 @@ Ctrl-C or SIGTERM ends it and its nginx.
 """
 
 _PORTS = (5000, 5001)
+_FIXED = ("root", "state", "tls_cert", "tls_key", "htpasswd")  # their content is read again
 # what concerns an nginx of somebody else, and means nothing to ours
 _OTHERS = {
     "server_root", "hold_seconds", "nginx_config", "nginx_pid_file", "nginx_user", "reload", "reload_command",
@@ -84,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         pulse.beat = lock.beat
         program = nginx.inspect(_program(settings.nginx), progress=pulse)
         worker_uid = _worker_uid(settings)
+        secrets = secrets_of(settings, program, worker_uid=worker_uid, progress=pulse)
+        secrets.begin()
         server = Server(
             program,
             state.serve,
@@ -92,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
             judge=judge.check_state,
             progress=pulse,
             browse=settings.browse,
+            certificate=secrets.certificate,
+            passwords=secrets.passwords,
         )
         server.end_leftovers()
         address = _free(wish)
@@ -117,20 +126,22 @@ def run(arguments: argparse.Namespace) -> int:
 
         def rebuild() -> Keeper:
             new, origins = _load(arguments)
-            if (new.state, new.root) != (settings.state, settings.root):
-                raise ConfigurationError("another root or state directory needs a restart")
+            for name in _FIXED:
+                if getattr(new, name) != getattr(settings, name):
+                    raise ConfigurationError(f"another {name} needs a restart")
+            secrets.look(server, now=True)
             return made(new, judge_of(new, origins))
 
         def tend() -> float:
             said, again = server.tend()
             if said:
                 log.warning("%s", said)
-            return again
+            return min(again, secrets.look(server))
 
         keeper = made(settings, judge)
         try:
             server.start(address)
-            log.info("listening on %s", address)
+            log.info("listening on %s%s", address, " (HTTPS)" if secrets.certificate else "")
             keep(keeper, inbox, pulse, rebuild=rebuild, tend=tend)
         finally:
             server.stop()

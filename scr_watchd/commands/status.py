@@ -1,8 +1,10 @@
 """`scr-watchd status`: what the daemon serves now, and what it does not."""
 
 import argparse
+import contextlib
 import math
 import pwd
+import sys
 import time
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.progress import recent
 from scr_watchd.daemon.status import Status, UnripeStatus, about_links, counted, size
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.publish.holder import is_daemon
-from scr_watchd.publish.state import silent_seconds
+from scr_watchd.publish.holder import is_daemon, running
+from scr_watchd.publish.sight import Sight, look_again
+from scr_watchd.publish.state import State, silent_seconds
 from scr_watchd.words import printable, shell
 
 _ABOUT = """\
@@ -25,10 +29,14 @@ examples:
   scr-watchd status                        of the service
   scr-watchd status ./images               of `scr-watchd serve ./images`
   scr-watchd status --json | jq .generation
+  scr-watchd status --watch                what comes, and how far it is
 
-exit status: 0 fine, 3 something is not served or not confirmed, 4 not running, or hanging
+exit status: 0 fine, 3 something is not served or not confirmed, 4 the daemon does not run, or hangs,
+5 nginx does not run, 75 nothing has been published yet
 """
 
+_WATCH_SECONDS = 1.0
+_CLEAR = "\x1b[H\x1b[2J"
 _HANGING_SECONDS = 60.0  # a daemon that goes on says so every ten
 
 
@@ -41,16 +49,37 @@ hanging:    {} gave no sign of life for {} s: it waits for a disk, or was stoppe
 def parser() -> argparse.ArgumentParser:
     made = options.parser("status", _ABOUT, ("root", "state"))
     made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree of a `serve`")
-    made.add_argument("--json", action="store_true", help="for programs")
+    how = made.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     state = state_of(arguments.root, settings)
-    path = state.path
+    held, pid = as_owner(state)
+    if not arguments.watch:
+        text, code = _seen(held, pid, state.path, as_json=arguments.json)
+        print(text)
+        return code
+    shown, code = "", 0
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            text, code = _seen(held, pid, state.path, as_json=False)
+            if sys.stdout.isatty():
+                print(f"{_CLEAR}{text}", flush=True)
+            elif text != shown:
+                print(f"{text}\n", flush=True)
+            shown = text
+            time.sleep(_WATCH_SECONDS)
+            held, pid = as_owner(state) if pid is None else (held, running(held))
+    return code
+
+
+def _seen(held: State, pid: int | None, path: Path, *, as_json: bool) -> tuple[str, int]:
+    """What there is to say of the state, and the exit status."""
     try:
-        held, pid = as_owner(state)
         status = statuses.read(held.status)
         silent = silent_seconds(held) if pid is not None else 0.0
     except (OSError, ValueError) as error:
@@ -58,42 +87,49 @@ def run(arguments: argparse.Namespace) -> int:
             f"the status in {printable(str(path))} cannot be read: {printable(str(error))}"
         ) from error
     hanging = silent > _HANGING_SECONDS
-    hangs = {"hanging": hanging} if pid is not None else {}
-    if arguments.json:
+    if status is not None:
+        is_recent = pid is not None and not hanging
+        status = statuses.seen(status, look_again(status.nginx, is_recent=is_recent))
+    under_way = recent(held.progress) if pid is not None else ""
+    code = _code(status, pid, hanging=hanging)
+    if as_json:
+        more = {"hanging": hanging, "under_way": under_way} if pid is not None else {}
         content = msgspec.to_builtins(status) if status else {}
-        print(
-            msgspec.json.format(
-                msgspec.json.encode({"running": pid is not None, **hangs, **content}), indent=1
-            ).decode()
-        )
-    else:
-        if hanging:
-            known = pid is not None and is_daemon(pid, held)  # else its number may be anybody's
-            who, how = (f"process {pid}", f" (kill -KILL {pid})") if known else ("the daemon", "")
-            print(_HANGS.format(who, int(silent), how))
-        print(_text(status, pid, path))
+        told = {"running": pid is not None, **more, **content}
+        return msgspec.json.format(msgspec.json.encode(told), indent=1).decode(), code
+    text = _text(status, pid, path, under_way)
+    if hanging:
+        known = pid is not None and is_daemon(pid, held)  # else its number may be anybody's
+        who, how = (f"process {pid}", f" (kill -KILL {pid})") if known else ("the daemon", "")
+        text = f"{_HANGS.format(who, int(silent), how)}\n{text}"
+    return text, code
+
+
+def _code(status: Status | None, pid: int | None, *, hanging: bool) -> int:
     if pid is None or hanging:
         return options.EXIT_NOT_RUNNING
-    fine = (
-        status is not None
-        and status.outcome in ("published", "unchanged")
-        and not status.problems
-        and not status.held
-    )
+    if status is not None and status.nginx.up is False:
+        return options.EXIT_NGINX_NOT_RUNNING
+    if status is None or not status.generation:
+        return options.EXIT_NOT_YET
+    fine = status.outcome in ("published", "unchanged") and not status.problems and not status.held
     return 0 if fine else options.EXIT_PROBLEMS
 
 
-def _text(status: Status | None, pid: int | None, path: Path) -> str:
+def _text(status: Status | None, pid: int | None, path: Path, under_way: str) -> str:
     if status is None:
         return (
-            f"{_running(pid)}, first pass under way"
+            f"{_running(pid)}, first pass under way{under_way and ': '}{under_way}"
             if pid is not None
             else f"not running, and never was in {printable(str(path))}"
         )
-    gone = "not running" if status.own_nginx else "not running; nginx serves what was published last"
+    serves = status.nginx.up is not False and not status.own_nginx
+    gone = "not running; nginx serves what was published last" if serves else "not running"
     rows = {
         "daemon": _running(pid) if pid is not None else gone,
+        "nginx": _nginx(status.nginx),
         "state": status.message,
+        "under way": under_way,
         "images": f"{status.images} in {counted(status.repositories, 'repository')}, from {status.root}",
         "generation": _generation(status),
         "watch": status.watch,
@@ -101,7 +137,7 @@ def _text(status: Status | None, pid: int | None, path: Path) -> str:
         if not status.links.startswith("symbolic")
         else f"{status.store} ({status.links})",
     }
-    lines = [f"{name + ':':<12}{value}" for name, value in rows.items()]
+    lines = [f"{name + ':':<12}{value}" for name, value in rows.items() if value]
     if status.only_stored_bytes:
         lines.insert(
             -1, f"{'disk:':<12}{size(status.only_stored_bytes)} only in the store; see scr-watchd prune"
@@ -158,6 +194,12 @@ def _user(uid: int) -> str:
 
 def _running(pid: int) -> str:
     return f"running (process {pid})" if pid else "running"
+
+
+def _nginx(sight: Sight) -> str:
+    if sight.up is None:
+        return f"cannot be seen: {sight.reason}" if sight.reason else ""
+    return f"running (process {sight.pid})" if sight.up else f"not running: {sight.reason}"
 
 
 def _generation(status: Status) -> str:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import os
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -14,6 +15,8 @@ from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.status import unripe
 from scr_watchd.daemon import status as statuses
+from scr_watchd.daemon.logs import terminal
+from scr_watchd.daemon.progress import recent
 from scr_watchd.daemon.status import ProblemStatus, Status
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import open_directory, read_regular
@@ -22,6 +25,7 @@ from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.holder import running
+from scr_watchd.publish.sight import Sight, look_again
 from scr_watchd.publish.state import State, read_published
 from scr_watchd.words import printable
 
@@ -34,7 +38,8 @@ examples:
   scr-watchd wait --timeout 300 library/alpine:3.20
   ssh mirror scr-watchd wait app:1.0
 
-exit status: 0 it can be pulled, 3 it is not served, 4 the daemon does not run, 75 not yet
+exit status: 0 it can be pulled, 3 it is not served, 4 the daemon does not run, 75 not yet, or nginx does
+not run
 """
 
 _POLL_SECONDS = 0.05
@@ -64,22 +69,28 @@ def run(arguments: argparse.Namespace) -> int:
             held, pid = as_owner(state)  # it may only come to be
         wanted = _digest(root, places, name, tag)
         published = _published(held, state.path).get((name, tag))
-        if published is not None and wanted in (None, published):
+        status = statuses.last(held.status)
+        # before its first pass has ended, a root's daemon is not seen by who may not read its lock
+        alone = running(held) is None and (pid is None or status is not None)
+        sight = look_again(status.nginx, is_recent=not alone) if status else Sight()
+        if published is not None and wanted in (None, published) and sight.up is not False:
+            terminal.wipe()
+            _warn(state, alone=alone, sight=sight)
             print(published)
             return 0
-        status = statuses.last(held.status)
         problem = _problem(status, places, tag)
         now = time.monotonic()
         broken_since = None if problem is None else broken_since or now
         if problem is not None and broken_since is not None and now - broken_since >= _SETTLED_SECONDS:
+            terminal.wipe()
             print(f"{problem.path}: {problem.reason}\n{problem.remedy}")
             return options.EXIT_PROBLEMS
-        # before its first pass has ended, a root's daemon is not seen by who may not read its lock
-        alone = running(held) is None and (pid is None or status is not None)
         alone_since = None if not alone else alone_since or now
         if now >= deadline or (alone_since is not None and now - alone_since >= _SETTLED_SECONDS):
             break
+        _show("" if alone else recent(held.progress))
         time.sleep(_POLL_SECONDS)
+    terminal.wipe()
     if alone:
         print(f"the daemon of {printable(str(state.path))} does not run: scr-watchd run")
         return options.EXIT_NOT_RUNNING
@@ -95,8 +106,26 @@ def run(arguments: argparse.Namespace) -> int:
     if empty := next((each for each in places[:2] if _is_empty(each)), None):
         print(f"{printable(str(empty))} is empty: copy an image into it")
         return options.EXIT_NOT_YET
-    print(f"{name}:{tag} is not published yet: {status.message if status else 'the first pass is under way'}")
+    reason = statuses.seen(status, sight).message if status else "the first pass is under way"
+    what = "cannot be pulled" if published is not None and sight.up is False else "is not published yet"
+    print(f"{name}:{tag} {what}: {reason}")
     return options.EXIT_NOT_YET
+
+
+def _show(under_way: str) -> None:
+    if under_way:
+        terminal.show(under_way)
+    else:
+        terminal.wipe()
+
+
+def _warn(state: State, *, alone: bool, sight: Sight) -> None:
+    """Say what is odd though the image can be pulled."""
+    if alone:
+        where = printable(str(state.path))
+        print(f"the daemon of {where} does not run; nginx serves what was published last", file=sys.stderr)
+    if sight.up is None and sight.reason:
+        print(f"whether nginx runs cannot be seen from here: {sight.reason}", file=sys.stderr)
 
 
 def _reference(text: str) -> tuple[RepositoryName, Tag]:

@@ -19,7 +19,7 @@ class Wake(enum.Enum):
     CHANGED = "something changed below the root"
     RELOAD = "the settings may have changed; look at everything"
     NOW = "somebody asked for something; look at everything"
-    CHILD = "a child process ended"
+    CHILD = "a child process ended, or nginx"
     STOP = "stop"
 
 
@@ -33,7 +33,7 @@ class Hooks:
 
     ``look`` makes a pass, ``has_events`` says whether file events come, ``report`` takes an outcome
     and returns when (monotonic) it wants another look, ``reconfigure`` reads the settings again,
-    ``tend`` looks after a child and returns when it wants to be called next, ``progress`` is called
+    ``tend`` looks after nginx and returns when it wants to be called next, ``progress`` is called
     at least every ``seconds_to_ping``. ``asked`` says whether somebody left a request since the last
     time: who leaves one may not be permitted to signal us.
     """

@@ -133,6 +133,8 @@ def _generation(status: Status) -> Iterator[Family]:
     yield _gauge(
         "generation_confirmed", "Whether nginx is known to answer from it.", Sample(int(status.confirmed))
     )
+    known_up = [] if status.nginx.up is None else [Sample(int(status.nginx.up))]
+    yield _gauge("nginx_up", "Whether nginx runs; nothing where that cannot be seen.", *known_up)
     at = status.confirmed_at
     yield _gauge(
         "last_reload_timestamp_seconds",

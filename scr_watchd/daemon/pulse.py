@@ -13,6 +13,7 @@ from scr_watchd.errors import Stopped
 
 _FINISH_SECONDS = 0.5  # a pass that is nearly over may end as usual
 _BEAT_SECONDS = 10.0
+_SHOW_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -21,7 +22,12 @@ class Pulse:
 
     notifier: Notifier
     beat: Callable[[], None] = lambda: None
+    show: Callable[[], None] = lambda: None
+    """Tells of what is under way."""
+    is_busy: Callable[[], bool] = lambda: False
+    """Whether anything is that a thread of ours does."""
     _beat_at: float = -math.inf
+    _show_at: float = -math.inf
     _end_at: float = math.inf
 
     def stop(self) -> None:
@@ -41,7 +47,12 @@ class Pulse:
         if now >= self._beat_at:
             self._beat_at = now + _BEAT_SECONDS
             self.beat()
+        if now >= self._show_at:
+            self._show_at = now + _SHOW_SECONDS
+            self.show()
 
     def seconds(self) -> float:
         """How long the main loop may wait before it calls again."""
-        return min(self.notifier.seconds_to_ping(), max(0.0, self._beat_at - time.monotonic()))
+        now = time.monotonic()
+        show_at = self._show_at if self.is_busy() else math.inf
+        return min(self.notifier.seconds_to_ping(), max(0.0, min(self._beat_at, show_at) - now))

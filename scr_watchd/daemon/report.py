@@ -25,6 +25,7 @@ from scr_watchd.oci.catalog import Catalog, Problem, Reference
 from scr_watchd.oci.names import RepositoryName, Tag
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.sight import Sight
 from scr_watchd.words import printable
 
 log = logging.getLogger("scr_watchd")
@@ -64,6 +65,11 @@ class Reporter:
     watch_mode: str = ""
     reader: Reader = field(default_factory=Reader)
     tally: Tally = field(default_factory=Tally)
+    sight: Sight = field(default_factory=Sight)
+    """What was last seen of nginx."""
+    note: str = ""
+    """The last words for the service manager."""
+    _up: bool | None = None
     _said: str = ""
     _advised: str = ""
     _unwritten: set[Path] = field(default_factory=set)
@@ -118,6 +124,7 @@ class Reporter:
                 self._say(logging.ERROR, reason)
                 self._write("failed", reason, None)
         self._first = False
+        self._nginx()
         self._measure(now)
         if isinstance(outcome, Failed):
             return math.inf
@@ -143,6 +150,18 @@ class Reporter:
             told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
             log.info("images: %s", ", ".join(told))
 
+    def saw(self, sight: Sight) -> None:
+        """Say between two passes what is new of nginx."""
+        if sight == self.sight:
+            return
+        self.sight = sight
+        self._nginx()
+        if self._now is not None:
+            self._show(self._now)
+            self._measure(time.monotonic())
+        elif sight.up is False:
+            self.notifier.status(sight.reason)
+
     # -- lines -------------------------------------------------------------------------------------
 
     def _words(self, event: Event, found: Found) -> str:
@@ -163,6 +182,13 @@ class Reporter:
         elif self._said:
             log.info("all is well again")
         self._said = line
+
+    def _nginx(self) -> None:
+        before, self._up = self._up, self.sight.up
+        if self._up is False and before is not False and self.sight.reason not in self._said:
+            log.warning("%s", statuses.down(self.sight, own_nginx=self.own_nginx))
+        elif self._up and before is False:
+            log.info("nginx runs again (process %d)", self.sight.pid)
 
     def _holding(self, found: Found) -> None:
         new = {tag: digest for tag, digest in found.held.items() if tag not in self._held}
@@ -259,11 +285,16 @@ class Reporter:
             **(notices.in_status(found) if found else {}),
             **served,
         )
-        count = len(new.problems)
-        note = f"{line}; {count} not served, see scr-watchd status" if count else line
-        self.notifier.ready(note.partition("\n")[0])
         self._now = new
         self.tally.passes[kind] += 1
+        self._show(new)
+
+    def _show(self, status: Status) -> None:
+        new = statuses.seen(status, self.sight)
+        count, line = len(new.problems), new.message
+        note = f"{line}; {count} not served, see scr-watchd status" if count else line
+        self.note = note.partition("\n")[0]
+        self.notifier.ready(self.note)
         if (self._first or new != self.last) and self._put(
             self.status_file, lambda: statuses.write(self.status_file, new)
         ):
@@ -271,7 +302,7 @@ class Reporter:
 
     def _measure(self, now: float) -> None:
         """Write the metrics if they tell of something new, and else from time to time."""
-        status = self._now
+        status = statuses.seen(self._now, self.sight) if self._now else None
         if status is None or (status == self._measured and now < self._measured_at + _METRICS_SECONDS):
             return
         path = self.metrics_file

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import structs
 
 from scr_watchd.files import read_file, write_atomically
+from scr_watchd.publish.sight import Sight
 from scr_watchd.publish.state import STATUS_BYTES
 from scr_watchd.words import shown
 
@@ -90,6 +92,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     links_cost: str = ""
     """What symbolic links cost, and the lines that would make hard ones."""
     reader: tuple[int | None, tuple[int, ...]] = (None, ())
+    nginx: Sight = Sight()
+
+
+def down(sight: Sight, *, own_nginx: bool) -> str:
+    return f"{sight.reason}: {'it is started again as soon as that can be' if own_nginx else 'start it'}"
+
+
+def seen(status: Status, sight: Sight) -> Status:
+    """``status``, with what it says of serving made true by what was last seen of nginx."""
+    if sight.up is not False:
+        return structs.replace(status, nginx=sight)
+    told = status.outcome in ("published", "unchanged", "waiting", "unconfirmed")
+    message = down(sight, own_nginx=status.own_nginx) if told else status.message
+    return structs.replace(status, nginx=sight, confirmed=False, message=message)
 
 
 def about_links(status: Status) -> list[str]:

@@ -60,6 +60,15 @@ class Job:
         return self.identity, self.digest, self.target.path if self.target is not None else ""
 
 
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """``done`` bytes of ``size`` were read of the file ``path`` below the root."""
+
+    path: str
+    done: int
+    size: int
+
+
 class Hasher:
     """Hashes files below ``root``, each once, however many want to know of it.
 
@@ -71,6 +80,8 @@ class Hasher:
     def __init__(
         self, root: Path, wake: Callable[[], None], *, progress: Callable[[], None] = lambda: None
     ) -> None:
+        self.under_way: UnderWay | None = None
+        """What its thread is at."""
         self._root = root
         self._wake = wake
         self._progress = progress
@@ -208,6 +219,7 @@ class Hasher:
                 self._jobs[uid] = jobs
                 return jobs[0]
             self._has_thread = False
+            self.under_way = None
             return None
 
     def _is_done(self, job: Job, matches: bool | None, failure: str = "") -> None:  # noqa: FBT001 - a result
@@ -223,17 +235,20 @@ class Hasher:
         self._do_all(lambda _: None, nice=_NICE)
 
     def _do_all(self, progress: Callable[[int], None], *, nice: int = 0) -> None:
-        under_way: dict[int, Hashing] = {}
+        under_way: dict[int, tuple[Hashing, int]] = {}
         try:
             if nice:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
             while (job := self._next()) is not None:
-                hashing = under_way.pop(job.uid, None) or self._begin(job)
+                hashing, done = under_way.pop(job.uid) if job.uid in under_way else (self._begin(job), 0)
                 until = time.monotonic() + _TURN_SECONDS
                 try:
                     while time.monotonic() < until:
-                        progress(next(hashing))
-                    under_way[job.uid] = hashing
+                        count = next(hashing)
+                        done += count
+                        self.under_way = UnderWay(f"{job.path}/{job.file}", done, job.identity[1])
+                        progress(count)
+                    under_way[job.uid] = hashing, done
                 except StopIteration as end:
                     self._is_done(job, end.value)
                 except (OSError, MemoryError, RuntimeError) as error:  # the last: no memory for a lock

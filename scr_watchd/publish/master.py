@@ -35,6 +35,10 @@ class NotRunningError(Exception):
     """There is no nginx to signal; the text says how that was found out."""
 
 
+class HiddenError(NotRunningError):
+    """Whether there is one cannot be seen from here."""
+
+
 class NotPermittedError(Exception):
     """There is an nginx, and this process may not signal it; the text says which."""
 
@@ -51,7 +55,7 @@ def by_pid_file(path: Path) -> Process:
             raise NotRunningError(upgrading) from None
         raise NotRunningError(f"nginx does not run (there is no pid file {path})") from None
     except OSError as error:
-        raise NotRunningError(f"the pid file {path} cannot be read: {error.strerror}") from error
+        raise HiddenError(f"the pid file {path} cannot be read: {error.strerror}") from error
     if not text.isdecimal():
         raise NotRunningError(f"nginx does not run (the pid file {path} holds no process number)")
     pid = int(text)
@@ -74,13 +78,14 @@ def by_process_table() -> Process:
             return next((each for each in children if workers(each)), Process(pid, _stat(pid)[1]))
         case []:
             seen = "no process is an nginx master"
-            if os.getpid() == 1:  # alone in our process namespace, as a container ordinarily is
-                seen += "; this container sees its own processes only: have it share nginx's, see "
-                seen += "docs/containers.md"
-            raise NotRunningError(f"nginx does not run ({seen})")
+            if os.getpid() != 1:
+                raise NotRunningError(f"nginx does not run ({seen})")
+            # alone in our process namespace, as a container ordinarily is
+            seen += "; this container sees its own processes only: have it share nginx's, see "
+            raise HiddenError(f"nginx does not run ({seen}docs/containers.md)")
         case _:
             numbers = ", ".join(map(str, masters))
-            raise NotRunningError(f"there are several nginx masters ({numbers}): set nginx_pid_file")
+            raise HiddenError(f"there are several nginx masters ({numbers}): set nginx_pid_file")
 
 
 def upgraded_from(master: Process) -> Process | None:
@@ -262,6 +267,16 @@ def alive(process: Process) -> bool:
         return _stat(process.pid)[1] == process.started and _command(process.pid) != ""
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def is_master(process: Process) -> bool:
+    """Whether ``process`` still runs, and is a master of nginx."""
+    return alive(process) and _role(process.pid) == "master"
+
+
+def are_visible() -> bool:
+    """Whether the processes of other users can be seen here (proc(5), hidepid)."""
+    return os.access("/proc/1/stat", os.R_OK)
 
 
 def _blocks_hang_up(process: Process) -> bool:

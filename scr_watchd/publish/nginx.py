@@ -20,6 +20,7 @@ from pathlib import Path
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import make_inside
 
+_HTTP2_DIRECTIVE = (1, 25, 1)
 _POLL_SECONDS = 0.1
 _END_SECONDS = 0.2  # for what a reload command has to tidy up
 
@@ -44,6 +45,14 @@ class Nginx:
     def errors_to_stderr(self) -> list[str]:
         """Arguments that keep nginx from opening the log that it was built with, where it knows them."""
         return ["-e", "stderr"] if self.version >= (1, 19, 5) else []
+
+    @property
+    def has_tls(self) -> bool:
+        return "--with-http_ssl_module" in self.arguments
+
+    @property
+    def has_http2(self) -> bool:
+        return "--with-http_v2_module" in self.arguments
 
     @property
     def has_pcre_jit(self) -> bool:
@@ -95,14 +104,30 @@ def check(
     ``scratch`` is a directory of ours that is emptied. Raises ``NginxError`` if there is no answer
     within ``seconds``.
     """
+    words = {"GENERATION": inside_quotes(generation)}
+    return _check("check.conf", words, nginx, scratch=scratch, seconds=seconds, progress=progress)
+
+
+def check_certificate(
+    nginx: Nginx, certificate: Path, *, scratch: Path, seconds: float, progress: Callable[[], None]
+) -> Refusal | None:
+    """Have nginx read a certificate with its key; the same otherwise."""
+    words = {"TLS": tls(nginx, certificate)}
+    return _check("certificate.conf", words, nginx, scratch=scratch, seconds=seconds, progress=progress)
+
+
+def _check(
+    name: str,
+    words: Mapping[str, str],
+    nginx: Nginx,
+    *,
+    scratch: Path,
+    seconds: float,
+    progress: Callable[[], None],
+) -> Refusal | None:
     shutil.rmtree(scratch, ignore_errors=True)
     make_inside(scratch.parent, scratch.name)
-    config = template(
-        "check.conf",
-        USER=user_directive(os.geteuid()),
-        TEMP_PATHS=temp_paths(nginx, scratch),
-        GENERATION=inside_quotes(generation),
-    )
+    config = template(name, USER=user_directive(os.geteuid()), TEMP_PATHS=temp_paths(nginx, scratch), **words)
     (scratch / "check.conf").write_bytes(config)
     return _test(
         nginx,
@@ -171,6 +196,21 @@ def template(name: str, **words: str) -> bytes:
 @cache
 def _text(name: str) -> str:
     return files(__package__).joinpath(name).read_text()
+
+
+def tls(nginx: Nginx, certificate: Path) -> str:
+    """Directives of a server that answers with ``certificate``, which has its key too."""
+    # before 1.23.2 the key of tickets is never changed while nginx runs
+    more = [] if nginx.version >= (1, 23, 2) else ["ssl_session_tickets off;"]
+    if nginx.has_http2 and nginx.version >= _HTTP2_DIRECTIVE:
+        more.append("http2 on;")
+    words = {"CERTIFICATE": inside_quotes(certificate), "MORE": "\n        ".join(more)}
+    return template("tls.conf", **words).decode("utf-8", "surrogateescape").rstrip()
+
+
+def tls_of_listen(nginx: Nginx) -> str:
+    """What ``listen`` has besides the address."""
+    return " ssl http2" if nginx.has_http2 and nginx.version < _HTTP2_DIRECTIVE else " ssl"
 
 
 def temp_paths(nginx: Nginx, directory: Path) -> str:

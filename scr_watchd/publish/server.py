@@ -13,10 +13,20 @@ from pathlib import Path
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import make_inside, write_atomically
 from scr_watchd.publish import master
+from scr_watchd.publish.certificate import Certificate
 from scr_watchd.publish.master import NotRunningError, Process
-from scr_watchd.publish.nginx import Nginx, inside_quotes, temp_paths, template, user_directive
+from scr_watchd.publish.nginx import (
+    Nginx,
+    inside_quotes,
+    temp_paths,
+    template,
+    tls,
+    tls_of_listen,
+    user_directive,
+)
 
 _START_SECONDS = 10.0
+_AGAIN_SECONDS = 1.0  # an image must not wait for long because nginx does not come back
 # Downloads may end for a while; `docker stop` waits 10 s for all of us.
 _STEPS = ((signal.SIGQUIT, 2.5), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.5))
 _BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -27,6 +37,7 @@ _A_LINE = (
     'types { } default_type text/plain; return 200 "This is a container registry, served by scr-watchd: '
     'docker pull $http_host/NAME:TAG\\n";'
 )
+_PASSWORDS = 'auth_basic "container images"; auth_basic_user_file "{}";'
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class Server:
         progress: Callable[[], None] = lambda: None,
         judge: Callable[[], None] = lambda: None,
         browse: bool = True,
+        certificate: Certificate | None = None,
+        passwords: Path | None = None,
     ) -> None:
         self._nginx = nginx
         self._progress = progress
@@ -96,6 +109,8 @@ class Server:
         self._worker_uid = worker_uid
         self._judge = judge
         self._front = _TO_THE_PAGE if browse else _A_LINE
+        self._certificate = certificate
+        self._passwords = passwords
         self._config = directory / "nginx.conf"
         self._address = Address("127.0.0.1", 0)
         self._child: subprocess.Popen[bytes] | None = None
@@ -122,15 +137,21 @@ class Server:
         """Start nginx and wait until it answers. Raises ``ScrWatchdError`` if it does not."""
         self._address = address
         self._spawn()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        if not self._await(seconds=_START_SECONDS):
             if self._child is None or self._child.poll() is not None:
                 raise ScrWatchdError("nginx did not start; its own words are above")
-            if time.monotonic() > deadline:
-                self.stop()
-                raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+            self.stop()
+            raise ScrWatchdError(f"nginx did not start within {_START_SECONDS:g} s")
+
+    def _await(self, *, seconds: float) -> bool:
+        """Wait until nginx answers, has ended, or ``seconds`` are over; whether it answers."""
+        deadline = time.monotonic() + seconds
+        while not (answers := self._answers()) and time.monotonic() < deadline:
+            if self._child is None or self._child.poll() is not None:
+                return False
             self._progress()
             time.sleep(_POLL_SECONDS)
+        return answers
 
     def mended_pid_file(self) -> Path:
         """The pid file of a running nginx, written again, as is what nginx reads at a reload, if it was
@@ -139,6 +160,8 @@ class Server:
         try:
             self._judge()
             is_whole = self.pid_file.exists() and self._config.exists()
+            if self._certificate is not None:
+                self._certificate.keep()
             if not is_whole and self._child is not None and self._child.poll() is None:
                 self._write_config()
                 write_atomically(self.pid_file, f"{self._child.pid}\n".encode())
@@ -165,6 +188,7 @@ class Server:
         try:
             self.end_leftovers()
             self._spawn()
+            self._await(seconds=_AGAIN_SECONDS)
         except (
             OSError,
             ScrWatchdError,
@@ -174,9 +198,23 @@ class Server:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         return f"nginx ended {how}, and was started again", math.inf
 
+    def reload(self) -> str:
+        """Have nginx read its own files again; returns why it has not, or an empty text."""
+        try:
+            nginx = master.by_pid_file(self.mended_pid_file())
+            if not master.wait_until_idle(nginx, seconds=_START_SECONDS, progress=self._progress):
+                return f"nginx (process {nginx.pid}) was busy for {_START_SECONDS:g} s"
+            before = set(master.workers(nginx))
+            master.hang_up(nginx)
+        except NotRunningError as error:
+            return str(error)
+        return master.wait_for_reload(nginx, before, seconds=_START_SECONDS, progress=self._progress)
+
     def stop(self) -> None:
         """End nginx, gracefully at first; afterwards no process of it is left."""
         child, self._child = self._child, None
+        if self._certificate is not None:
+            self._certificate.forget()
         if child is None:
             return
         for number, seconds in _STEPS:
@@ -189,6 +227,8 @@ class Server:
 
     def _write_config(self) -> None:
         self._judge()
+        if self._certificate is not None:
+            self._certificate.keep()
         make_inside(self._directory.parent, self._directory.name)
         write_atomically(
             self._config,
@@ -200,7 +240,9 @@ class Server:
                 TEMP_PATHS=temp_paths(self._nginx, self._directory),
                 FRONT=self._front,
                 CURRENT=inside_quotes(self._current),
-                LISTEN=str(self._address),
+                LISTEN=f"{self._address}{tls_of_listen(self._nginx) if self._certificate else ''}",
+                TLS=tls(self._nginx, self._certificate.path) if self._certificate else "",
+                PASSWORDS=_PASSWORDS.format(inside_quotes(self._passwords)) if self._passwords else "",
             ),
         )
 

@@ -3,6 +3,7 @@
 STATE/lock              held by the one daemon that works here; holds its process id
 STATE/status.json       for `scr-watchd status`
 STATE/metrics.prom      the same for Prometheus
+STATE/progress.json     what is under way and takes its time, as long as it does
 STATE/published.json    the catalog that nginx is known to serve, and its generation
 STATE/pending           the same for a generation that is switched to but not confirmed
 STATE/readers.json      which masters of nginx have read that generation (see readers.py)
@@ -66,6 +67,10 @@ class State:
         return self.path / "metrics.prom"
 
     @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
     def published(self) -> Path:
         return self.path / "published.json"
 
@@ -92,7 +97,8 @@ class State:
     @property
     def own(self) -> Iterator[Path]:
         """What lies here and is nobody's but root's, ours or the directory's owner's."""
-        yield from (self.lock, self.status, self.metrics, self.published, self.pending, self.readers)
+        yield from (self.lock, self.status, self.metrics, self.progress)
+        yield from (self.published, self.pending, self.readers)
         yield from (self.path / f"{what}.request" for what in REQUESTS)
         yield from (self.serve, self.serve / "nginx.conf", self.serve / "nginx.pid", self.path / "check")
         yield from (self.nginx, self.nginx / "current", self.generations)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from scr_watchd.commands.running import Keeper, Lasting, build, collect
+from scr_watchd.commands.memory import collect
+from scr_watchd.commands.running import Keeper, Lasting, build
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY

@@ -309,7 +309,7 @@ def test_a_status_cannot_command_a_terminal(home: Home) -> None:
 def test_a_lock_of_text_is_the_lock_of_nobody_known(home: Home) -> None:
     with held(home.state, "\x1b[2Jtext"):
         result = scr_watchd("status", home.root)
-        assert (result.returncode, result.stderr) == (3, "")
+        assert (result.returncode, result.stderr) == (75, "")
         assert result.stdout == "running, first pass under way\n"
         result = scr_watchd("run", home.root, "--state", home.state, "--once")
         assert result.returncode == 1

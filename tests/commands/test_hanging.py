@@ -1,18 +1,17 @@
-"""A daemon that does not go on is told from one that does: `status`, and the container's health check."""
+"""A daemon that does not go on is told from one that does: `status`, and the probes of containers."""
 
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests import probes
 from tests.commands.test_run import Host, _message, host, running
 from tests.daemons import Daemon, daemon, scr_watchd, start_nginx
 from tests.publish.test_answering import drips, server
-from tests.test_house import HOUSE
 from tests.trees import image, write_image
 from tests.waiting import until
 
@@ -30,7 +29,7 @@ def test_a_daemon_that_hangs_is_said_to_hang_and_is_not_healthy(
         return scr_watchd("status", "--state", host.state, *more)
 
     until(lambda: status().returncode, lambda code: code == 0)
-    assert _is_healthy(host, tmp_path)
+    assert probes.that_pass(host.state, tmp_path) == set(probes.COMMANDS)
     lock = host.state / "lock"
     process.process.send_signal(signal.SIGSTOP)
     os.utime(lock, (time.time() - 100,) * 2)
@@ -40,21 +39,10 @@ def test_a_daemon_that_hangs_is_said_to_hang_and_is_not_healthy(
         rf"^hanging: +process {process.process.pid} gave no sign of life for 10\d s", said.stdout
     )
     assert '"hanging": true' in status("--json").stdout
-    assert not _is_healthy(host, tmp_path)
+    assert probes.that_pass(host.state, tmp_path) == set()
     process.process.send_signal(signal.SIGCONT)
     until(lambda: status().returncode, lambda code: code == 0, seconds=30)
-    assert _is_healthy(host, tmp_path)
-
-
-def _is_healthy(host: Host, path: Path) -> bool:
-    """What the container's HEALTHCHECK says."""
-    check = re.search(r"HEALTHCHECK .*\\\n\s+CMD (.*)", (HOUSE / "Dockerfile").read_text())
-    assert check
-    program = path / "scr-watchd"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m scr_watchd "$@"\n')
-    program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "SCR_WATCHD_STATE": str(host.state)}
-    return subprocess.run(["sh", "-c", check[1]], check=False, cwd=HOUSE, env=environment).returncode == 0
+    assert probes.that_pass(host.state, tmp_path) == set(probes.COMMANDS)
 
 
 def test_a_daemon_that_waits_within_its_limits_does_not_hang(host: Host) -> None:

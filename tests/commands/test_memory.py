@@ -10,7 +10,7 @@ MEGABYTE = 1_000_000
 PATTERN = f"""
 import re, sys
 from pathlib import Path
-from scr_watchd.commands.running import give_back
+from scr_watchd.commands.memory import give_back
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scr_watchd import __version__
+from tests.certificates import make_pair, password_line
 from tests.clients.real_images import Workshop, skopeo
 from tests.containers import base, pods
 from tests.containers.engine import Engine, engine, place
@@ -147,6 +148,54 @@ def test_any_user_will_do_without_a_capability(docker: Engine, yard: Yard, direc
     assert pull(docker, "127.0.0.1:5000/app:1") == digest
     assert docker.docker("exec", "registry", "id", "-u") == "1000"
     stop(docker, "registry")
+
+
+def test_https_and_passwords_in_the_container(docker: Engine, yard: Yard, directory: Path) -> None:
+    """The files lie in a directory of the operator's, so that a renewal comes through."""
+    certificate, key = make_pair(directory, "tls")
+    passwords = directory / "passwords"
+    passwords.write_text(password_line("reader", "secret"))
+    passwords.chmod(0o644)
+    digest = copy(yard.first, directory / "images/app:1")
+    line = block("docs/containers.md", "In containers", "TLS_CERT")
+    docker.shell(line.replace("-v /etc/registry:", f"-v {directory}:"), directory)
+    docker.says("registry", "app:1 is there")
+    for refused in (("--src-creds=reader:secret",), (f"--src-cert-dir={_trusting(directory, certificate)}",)):
+        assert not _skopeo(docker, directory, *refused)
+    trusting = (f"--src-cert-dir={directory}/trust", "--src-creds=reader:secret")
+    assert _skopeo(docker, directory, *trusting)
+    assert docker.run("docker", "pull", "127.0.0.1:443/app:1", check=False).returncode != 0
+    docker.run("docker", "login", "-u", "reader", "--password-stdin", "127.0.0.1:443", input="secret")
+    assert pull(docker, "127.0.0.1:443/app:1") == digest
+    (deployment, *_) = [each for each in pods.documents("all-in-one") if each["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for probe in (container["readinessProbe"], container["livenessProbe"]):
+        docker.docker("exec", "registry", *probe["exec"]["command"])
+    second, second_key = make_pair(directory, "second")
+    second.rename(certificate)
+    docker.docker("kill", "--signal=HUP", "registry")
+    docker.says("registry", "the certificate stays as it was")
+    assert _skopeo(docker, directory, *trusting)
+    second_key.rename(key)
+    docker.says("registry", "the certificate was renewed, and nginx uses it")
+    assert not _skopeo(docker, directory, *trusting), "that CA is not trusted any more"
+    _trusting(directory, certificate)
+    assert _skopeo(docker, directory, *trusting)
+    docker.run("docker", "logout", "127.0.0.1:443")
+    stop(docker, "registry")
+
+
+def _trusting(directory: Path, certificate: Path) -> Path:
+    (directory / "trust").mkdir(exist_ok=True)
+    (directory / "trust" / "ca.crt").write_bytes(certificate.read_bytes())
+    return directory / "trust"
+
+
+def _skopeo(docker: Engine, directory: Path, *options: str) -> bool:
+    """Whether skopeo can pull with these ``options``."""
+    target = f"dir:{directory}/pulled"
+    pulled = docker.run("skopeo", "copy", *options, "docker://127.0.0.1:443/app:1", target, check=False)
+    return pulled.returncode == 0
 
 
 def test_it_becomes_healthy_and_says_so(docker: Engine, directory: Path) -> None:

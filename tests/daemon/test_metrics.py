@@ -19,6 +19,7 @@ from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.oci.names import RepositoryName, Tag
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
+from scr_watchd.publish.sight import Sight
 from tests.daemons import daemon, free_port, public_directory, remove
 from tests.http import ask
 from tests.nginxes import nginx_with, require
@@ -269,7 +270,7 @@ def test_the_example_location_shows_it_to_whom_it_may(tmp_path: Path) -> None:
 
 
 def test_the_example_alerts_use_metrics_that_exist() -> None:
-    told = read(text_of(Status(generation="abc", confirmed_at=1.0)))
+    told = read(text_of(Status(generation="abc", confirmed_at=1.0, nginx=Sight(up=True))))
     exist = {f"scr_watchd_{name}" for name, _ in told}
     assert set(re.findall(r"scr_watchd_\w+", ALERTS.read_text())) <= exist
     promtool("check", "rules", ALERTS)
@@ -308,6 +309,8 @@ NEVER_AGAIN = "0x180"
     [
         pytest.param({}, AGES, "", id="all is well"),
         pytest.param({}, NEVER_AGAIN, "ScrWatchdIsNotRunning", id="it died"),
+        pytest.param({"nginx": Sight(up=False)}, AGES, "ScrWatchdSeesNoNginx", id="nginx is down"),
+        pytest.param({"nginx": Sight()}, AGES, "", id="nginx cannot be seen"),
         pytest.param({"outcome": "rejected"}, AGES, "ScrWatchdCannotPublish", id="nginx refuses the site"),
         pytest.param({"images": 20, "held": ("a:1",)}, AGES, "ScrWatchdHoldsRemovals", id="a disk is gone"),
         pytest.param(

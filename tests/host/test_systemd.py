@@ -148,7 +148,8 @@ def test_starting_it_starts_nginx_and_neither_needs_the_other(host: Machine) -> 
     host.sh("systemctl stop nginx")
     assert host.show("scr-watchd", "ActiveState") == "active"
     host.sh(f"cp -r /srv/images/b {IMAGES}/c:1")
-    until_status(host, "is not confirmed: nginx does not run")
+    until_status(host, "nginx does not run")
+    until(lambda: "'=c'" in host.sh(f"cat {STATE}/nginx/current/http.conf"), seconds=SECONDS)
     host.sh("systemctl start nginx")
     assert pulls(host, "c:1")
     host.sh(f"rm -r {IMAGES}/c:1")
@@ -306,7 +307,7 @@ def test_nginx_that_never_ran_starts_after_it_was_tested(host: Machine) -> None:
     """Its temporary directories are nginx's user's in the end, though our nginx -t may not give them."""
     host.sh("systemctl stop nginx; rm -rf /var/lib/nginx/* /run/nginx.pid")
     host.sh(f"cp -r /srv/images/b {IMAGES}/e:1")
-    until_status(host, "is not confirmed: nginx does not run")
+    until_status(host, "nginx does not run")
     host.sh("systemctl start nginx")
     assert host.sh("stat -c %U /var/lib/nginx/body").strip() == "www-data"
     host.run("scr-watchd", "wait", "e:1")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import new as new_hash
 from pathlib import Path
@@ -238,7 +238,8 @@ class Hasher:
         under_way: dict[int, tuple[Hashing, int]] = {}
         try:
             if nice:
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+                with suppress(OSError):  # a sandbox may forbid even that
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
             while (job := self._next()) is not None:
                 hashing, done = under_way.pop(job.uid) if job.uid in under_way else (self._begin(job), 0)
                 until = time.monotonic() + _TURN_SECONDS

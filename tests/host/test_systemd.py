@@ -232,6 +232,15 @@ def test_images_of_another_owner_have_hard_links_to_a_state_beside_them(host: Ma
     until_status(host, "^serving 1 image in 1 repository")
 
 
+def test_a_large_image_is_hashed_in_the_background(host: Machine) -> None:
+    """In the sandbox of the unit, which forbids much."""
+    built = image("x" * 25_000_000)  # three blobs, more than what is hashed at once
+    for file, content in {**built.files, "version": b"1.1", "manifest.json": built.raw}.items():
+        host.write(f"{IMAGES}/large:1/{file}", content)
+    until(lambda: pulls(host, "large:1"), seconds=SECONDS)
+    host.sh(f"rm -r {IMAGES}/large:1; scr-watchd prune --now")
+
+
 def test_a_disk_with_all_that_is_published_may_come_late(host: Machine) -> None:
     """Images and state on one disk: what is published there is served once it is mounted."""
     host.sh(

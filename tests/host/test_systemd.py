@@ -237,7 +237,7 @@ def test_a_large_image_is_hashed_in_the_background(host: Machine) -> None:
     built = image("x" * 25_000_000)  # three blobs, more than what is hashed at once
     for file, content in {**built.files, "version": b"1.1", "manifest.json": built.raw}.items():
         host.write(f"{IMAGES}/large:1/{file}", content)
-    until(lambda: pulls(host, "large:1"), seconds=SECONDS)
+    assert built.digest in host.run("scr-watchd", "wait", "large:1").stdout
     host.sh(f"rm -r {IMAGES}/large:1; scr-watchd prune --now")
 
 

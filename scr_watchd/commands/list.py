@@ -18,7 +18,7 @@ from scr_watchd.commands.check import state_of_tree
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import me, open_directory, read_regular
+from scr_watchd.files import FileId, file_id, me, open_directory, read_regular
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image, Reference
@@ -43,8 +43,6 @@ _CONFIG_BYTES = 1 << 20
 _SHOW_SECONDS = 0.2
 _QUIET_SECONDS = 1.0
 
-_FileId = tuple[int, int]
-
 
 class _Config(msgspec.Struct):
     os: str
@@ -58,7 +56,7 @@ class _Row:
 
     image: Image
     platforms: tuple[str, ...]
-    files: Mapping[_FileId, int]
+    files: Mapping[FileId, int]
     published: float | None
 
     def json(self, own: int) -> dict[str, object]:
@@ -119,8 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
         where = printable(str(error.filename or root))
         raise ScrWatchdError(f"{where} cannot be read: {error.strerror}") from error
     progress.end()
-    every: dict[_FileId, int] = {}
-    users: Counter[_FileId] = Counter()
+    every: dict[FileId, int] = {}
+    users: Counter[FileId] = Counter()
     for row in rows:
         every |= row.files
         users.update(row.files.keys())
@@ -143,11 +141,11 @@ def _rows(
     root: Path, scan: Tree, repository: str | None, state: State, progress: "_Progress"
 ) -> Iterator[_Row]:
     published = _published(state)
-    known: dict[str, tuple[_FileId, int]] = {}
+    known: dict[str, tuple[FileId, int]] = {}
     images = [each for each in scan.images if repository in (None, each.repository)]
     for image in sorted(images, key=lambda each: (each.repository, each.tag or "", each.digest)):
         progress()
-        files: dict[_FileId, int] = {}
+        files: dict[FileId, int] = {}
         paths = [f"{image.directory(each.algorithm)}/{each.file}" for each in image.manifests]
         paths += [f"{image.directory(each.digest.algorithm)}/{each.digest.hex}" for each in image.blobs]
         for path in paths:
@@ -204,18 +202,14 @@ def _moment(state: State, image: Image) -> float | None:
 
 def _all(root: Path, progress: "_Progress") -> int:
     """What `du -s` says of the tree."""
-    found = {_id(os.lstat(root)): os.stat(root).st_blocks * 512}
+    found = {file_id(os.lstat(root)): os.stat(root).st_blocks * 512}
     for _, names, files, descriptor in os.fwalk(root):
         progress()
         for name in (*names, *files):
             with suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                found[_id(status)] = status.st_blocks * 512
+                found[file_id(status)] = status.st_blocks * 512
     return sum(found.values())
-
-
-def _id(status: os.stat_result) -> _FileId:
-    return status.st_dev, status.st_ino
 
 
 def _text(rows: list[_Row], own: list[int], total: int, all_of_it: int | None, problems: int) -> str:

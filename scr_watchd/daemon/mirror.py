@@ -144,12 +144,12 @@ class Mirror:
         for name, images in store.prover.begin().items():
             self._hashed.setdefault(name, set()).update(images)
         dirty = self.entries.dirty(tree, self.publisher.current.catalog.repositories, self._hashed)
-        form = store.place.seen_as, not self.host.has_root_workers
+        form = current, store.place.seen_as, not self.host.has_root_workers
         asked = self._asked()
         if not self.publisher.generations.is_intact(current):
             self._rendered = None
         outcome: Outcome
-        is_same = tree is self._told and not self._guard.has_moved and self._rendered == (current, *form)
+        is_same = tree is self._told and not self._guard.has_moved and self._rendered == form
         if is_same and not dirty and not asked and self._keeps(store):
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
@@ -166,10 +166,10 @@ class Mirror:
         tree: Tree,
         store: Store,
         dirty: Collection[RepositoryName],
-        form: tuple[str, bool],
+        form: tuple[str, str, bool],
         asked: dict[Request, str],
     ) -> Outcome:
-        publisher, current = self.publisher, self.publisher.ensure_current()
+        publisher, (current, seen_as, follow_links) = self.publisher, form
         publisher.reached("scan")
         linked = self.entries.link(dirty, tree, store, self.scanner.reader, self._hashed)
         self._hashed = {}
@@ -183,13 +183,13 @@ class Mirror:
         catalog = self.entries.catalog(publisher.current.catalog)
         self.found, self._told = self._found(tree, store, catalog, resolved), tree
         generation, files = current, None
-        if catalog is not publisher.current.catalog or self._rendered != (current, *form):
+        if catalog is not publisher.current.catalog or self._rendered != form:
             fragments = self.entries.fragments(catalog)
-            rendered = self.render(catalog, store=form[0], follow_links=form[1], fragments=fragments)
+            rendered = self.render(catalog, store=seen_as, follow_links=follow_links, fragments=fragments)
             generation = rendered.id
             if generation != current or not publisher.generations.is_intact(current):
                 files = rendered.files
-            self._rendered = (generation, *form)
+            self._rendered = generation, seen_as, follow_links
         record = self._record(generation, catalog, resolved, tree.root)
         if generation == current and publisher.is_confirmed:
             publisher.note(record)
@@ -288,7 +288,7 @@ class Mirror:
             offers,
             holding,
             hidden=tree.hidden,
-            is_renamed=Renames(tree.images),
+            is_renamed=Renames(tree),
             stored=stored,
             policy=policy,
             now=time.time(),
@@ -329,12 +329,7 @@ class Mirror:
                 if image.absent and image.tag is not None
             },
             unripe=tree.unripe,
-            renamed=renamed(
-                tree,
-                self.publisher.current.catalog,
-                catalog,
-                {name: each.served for name, each in self.entries.items()},
-            ),
+            renamed=renamed(tree, self.publisher.current.catalog, catalog, self.entries),
             copied_bytes=sum(each.size for each in unlinked.values()),
             unlinked=told_unlinked(unlinked.values()),
         )

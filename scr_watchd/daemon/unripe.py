@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scr_watchd.daemon.resolve import Served, StoredImage
+from scr_watchd.daemon.entry import Entry
+from scr_watchd.daemon.resolve import StoredImage
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Catalog, Image, Reference, former_names
@@ -38,7 +39,7 @@ class Ripe:
 
 
 def renamed(
-    tree: Tree, before: Catalog, after: Catalog, served: Mapping[RepositoryName, Served]
+    tree: Tree, before: Catalog, after: Catalog, entries: Mapping[RepositoryName, Entry]
 ) -> tuple[tuple[Reference, Reference], ...]:
     """The old and the new names of images whose layout has several repositories now, for as long as what had
     the old name can be pulled there."""
@@ -50,5 +51,5 @@ def renamed(
         for (name, tag, digest), now in names.items()
         if (name, tag) not in new
         and now in new
-        and (old.get((name, tag)) == digest or digest in served.get(name, Served()).leaving)
+        and (old.get((name, tag)) == digest or (name in entries and digest in entries[name].served.leaving))
     )

@@ -41,7 +41,7 @@ class Unripe:
 
 
 def key_of(image: Image) -> Key:
-    return image.repository, image.tag or image.digest
+    return image.repository, image.called
 
 
 class Ripening:

@@ -80,14 +80,14 @@ class Renames:
     """Whether a tag is in the tree by another name, since its layout came to have several repositories, or
     one. Asked of what has vanished only: it is made when it is needed."""
 
-    def __init__(self, images: Iterable[Image]) -> None:
-        self._images = images
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
         self._names: set[tuple[RepositoryName, Tag | None, Digest]] | None = None
         self._former: Mapping[tuple[RepositoryName, Tag, Digest], Reference] = {}
 
     def __call__(self, name: RepositoryName, tag: Tag, digest: Digest) -> bool:
         if self._names is None:
-            layouts = [each for each in self._images if each.is_in_layout]
+            layouts = [each for each in self._tree.images if each.is_in_layout]
             self._former = former_names(layouts)
             self._names = {(each.repository, each.tag, each.digest) for each in layouts}
         parents = [name[: -len(end)] for end in _ends(name)]

@@ -96,6 +96,11 @@ class Image:
         return self.manifests[0].digest
 
     @property
+    def called(self) -> Tag | Digest:
+        """What tells an image from the others of its repository."""
+        return self.tag or self.digest
+
+    @property
     def is_in_layout(self) -> bool:
         """Only a layout has even the first manifest under its digest: said by what is there anyway,
         since there may be 100,000 images."""

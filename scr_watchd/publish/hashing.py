@@ -91,6 +91,8 @@ class Hasher:
         self._owners: dict[_What, set[Owner]] = {}
         self._urgent: set[_What] = set()
         self._results: dict[_What, bool] = {}
+        self.knows_rot = False
+        """Whether some file was found not to have its digest."""
         self._failures: dict[_What, tuple[str, float]] = {}
         """Why a copy could not be written, and when (monotonic)."""
         self._copies: dict[str, _What] = {}
@@ -109,6 +111,7 @@ class Hasher:
     def remember(self, file: Identity, digest: Digest, matches: bool) -> None:  # noqa: FBT001 - a result
         """Know of a file that somebody else has hashed."""
         self._results[file, digest, ""] = matches
+        self.knows_rot |= not matches
 
     # -- copies --------------------------------------------------------------------------------------
 
@@ -158,7 +161,8 @@ class Hasher:
         for _ in range(self._done.qsize()):
             what, matches, failure = self._done.get()
             if matches is not None:
-                self._results[what] = self._results[what[0], what[1], ""] = matches
+                self._results[what] = matches
+                self.remember(what[0], what[1], matches)
             if not matches and self._copies.get(what[2]) == what:
                 del self._copies[what[2]]
             self._copying_bytes -= self._sizes.pop(what, 0)
@@ -168,11 +172,6 @@ class Hasher:
             owners |= self._owners.pop(what)
             self._urgent.discard(what)
         return owners
-
-    @property
-    def knows_rot(self) -> bool:
-        """Whether some file is known not to have its digest."""
-        return not all(self._results.values())
 
     @property
     def is_idle(self) -> bool:

@@ -30,7 +30,7 @@ from scr_watchd.publish.batch import UNMARKED, Mark, mark, moment
 from scr_watchd.publish.copying import Unlinked, may_be_refused, why
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.publish.placing import File, Means, Placing, UnusableError, changed, lstat
-from scr_watchd.publish.proof import RottenError, WaitingError, called
+from scr_watchd.publish.proof import RottenError, WaitingError
 from scr_watchd.words import printable
 
 
@@ -86,8 +86,8 @@ class Linker(Means):
 
         Raises ``OSError`` if the store cannot be written.
         """
-        old = {called(image): image for image in before.images}
-        new = {called(image): image for image in images}
+        old = {image.called: image for image in before.images}
+        new = {image.called: image for image in images}
         again = again or before.is_disturbed or not old.keys() <= new.keys()
         again |= before.is_symbolic and any(new.get(key) is not image for key, image in old.items())
         hashed = self.hashed.get(name, set())
@@ -98,8 +98,8 @@ class Linker(Means):
             links.unlinked = dict(before.unlinked) if not again else {}
             for image in images:
                 self.progress()
-                known = old.get(called(image))
-                if known is image and not again and called(image) not in hashed:
+                known = old.get(image.called)
+                if known is image and not again and image.called not in hashed:
                     links.images.append(image)
                 else:
                     links.attempt(image, has_changed=known is not None and known is not image)
@@ -171,7 +171,7 @@ class _Links(Placing):
     def _rotten_first(self, source: Callable[[str], int], image: Image) -> Collection[Descriptor]:
         """The blobs, in the order in which they are linked: what is in vain need not be begun."""
         prover = self._to.prover
-        if not prover.knows_rot:
+        if not prover.hasher.knows_rot:
             return image.blobs
 
         def is_good(blob: Descriptor) -> bool:
@@ -272,7 +272,7 @@ class _Links(Placing):
         self.is_copy(file, existing, refusal)
 
     def _is_published(self, file: File) -> bool:
-        return (called(file.image), file.image.digest) in self._published
+        return (file.image.called, file.image.digest) in self._published
 
     def _remove(self, file: File) -> None:
         os.unlink(file.name, dir_fd=file.directory)

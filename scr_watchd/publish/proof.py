@@ -95,16 +95,8 @@ class Prover:
         """Whether a file that the store has is known to have ``digest``."""
         if not self.verifies or status.st_ctime_ns < self._proven_ns:
             return True
-        if self.hasher.result(identity(status), digest):
-            self._has_asked = True  # its proof is not noted yet
-            return True
-        self._has_asked = True
-        return False
-
-    @property
-    def knows_rot(self) -> bool:
-        """Whether some file is known not to have its digest."""
-        return self.hasher.knows_rot
+        self._has_asked = True  # a proof that there may be is not noted yet
+        return bool(self.hasher.result(identity(status), digest))
 
     def is_rotten(self, status: os.stat_result, digest: Digest) -> bool:
         """Whether a file is known not to have ``digest``."""
@@ -149,7 +141,7 @@ class Prover:
         if known is None:
             directory = path or image.directory(blob.digest.algorithm)
             job = Job(directory, blob.digest.hex, what, blob.digest, image.owner)
-            self._jobs.append((job, (image.repository, called(image)), wait and not self.trusting))
+            self._jobs.append((job, (image.repository, image.called), wait and not self.trusting))
             if wait and not self.trusting:
                 raise WaitingError
             return False
@@ -166,7 +158,7 @@ class Prover:
         Raises ``RottenError``, ``WaitingError`` if it must be waited for, and ``UncopiedError`` if there is
         no room or it could not be written.
         """
-        digest, owner = blob.digest, (image.repository, called(image))
+        digest, owner = blob.digest, (image.repository, image.called)
         job = Job(
             image.directory(digest.algorithm), digest.hex, identity(status), digest, image.owner, target
         )
@@ -252,11 +244,6 @@ class Prover:
 
     def _is_small(self, image: Image) -> bool:
         return sum(blob.size for blob in image.blobs) <= min(_INLINE_BYTES, self._inline_left)
-
-
-def called(image: Image) -> str:
-    """What tells an image from the others of its repository."""
-    return image.tag or image.digest
 
 
 def _clock() -> float:

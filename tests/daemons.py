@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,21 @@ def scr_watchd(*arguments: object, **environment: str) -> subprocess.CompletedPr
         env=_environment(environment),
         check=False,
     )
+
+
+@contextmanager
+def service_manager(address: Path, *, seconds: float) -> Iterator[Callable[[str], None]]:
+    """Listens at ``address`` as a service manager does; what comes waits for a message with a line that
+    matches, each for so many seconds."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(address))
+        notify.settimeout(seconds)
+
+        def hear(pattern: str) -> None:
+            while not re.search(pattern, notify.recv(4096).decode(), re.MULTILINE):
+                pass
+
+        yield hear
 
 
 @contextmanager

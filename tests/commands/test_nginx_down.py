@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from tests import probes
 from tests.commands.test_never_wrong import started
 from tests.commands.test_run import Host, host
 from tests.commands.test_serve import images, serving
-from tests.daemons import Daemon, daemon, is_running, scr_watchd, start_nginx
+from tests.daemons import Daemon, daemon, is_running, scr_watchd, service_manager, start_nginx
 from tests.http import ask
 from tests.nginxes import require_root
 from tests.trees import image, write_image
@@ -81,20 +79,15 @@ def _workers(host: Host) -> list[int]:
 
 def test_the_service_manager_is_told_too(started: Host) -> None:
     address = started.images.parent / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(address))
-        notify.settimeout(10)
-
-        def hear(pattern: str) -> None:
-            while not re.search(pattern, notify.recv(4096).decode(), re.MULTILINE):
-                pass
-
-        with daemon(*started.arguments(), NOTIFY_SOCKET=str(address)) as process:
-            serves(started, process)
-            end_nginx(started)
-            hear("^STATUS=nginx does not run .*: start it$")
-            start_nginx(started.site, started.nginx)
-            hear("^STATUS=serving 1 image in 1 repository$")
+    with (
+        service_manager(address, seconds=10) as hear,
+        daemon(*started.arguments(), NOTIFY_SOCKET=str(address)) as process,
+    ):
+        serves(started, process)
+        end_nginx(started)
+        hear("^STATUS=nginx does not run .*: start it$")
+        start_nginx(started.site, started.nginx)
+        hear("^STATUS=serving 1 image in 1 repository$")
 
 
 def test_status_looks_itself(started: Host) -> None:

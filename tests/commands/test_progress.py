@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tests.commands.test_never_wrong import started
 from tests.commands.test_nginx_down import status
 from tests.commands.test_run import Host, host
 from tests.commands.test_serve import images
-from tests.daemons import daemon, free_port, scr_watchd
+from tests.daemons import daemon, free_port, scr_watchd, service_manager
 from tests.trees import image, write_image
 from tests.waiting import until
 
@@ -126,19 +125,14 @@ def test_wait_shows_it_on_a_terminal(started: Host) -> None:
 
 def test_the_service_manager_hears_it_and_then_how_it_is(started: Host) -> None:
     address = started.images.parent / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(address))
-        notify.settimeout(60)
-
-        def hear(pattern: str) -> None:
-            while not re.search(pattern, notify.recv(4096).decode(), re.MULTILINE):
-                pass
-
-        with daemon(*started.arguments(), NOTIFY_SOCKET=str(address)):
-            hear("^STATUS=serving 0 images")
-            drop_huge(started.images)
-            hear(f"^STATUS={CHECKING}$")
-            hear("^STATUS=serving 0 images")
+    with (
+        service_manager(address, seconds=60) as hear,
+        daemon(*started.arguments(), NOTIFY_SOCKET=str(address)),
+    ):
+        hear("^STATUS=serving 0 images")
+        drop_huge(started.images)
+        hear(f"^STATUS={CHECKING}$")
+        hear("^STATUS=serving 0 images")
 
 
 def test_the_first_look_at_a_large_tree_is_told(images: Path) -> None:

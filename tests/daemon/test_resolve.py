@@ -45,7 +45,8 @@ def tree(
     hidden: tuple[str, ...] = (),
     bounded: Bounded | None = None,
 ) -> Tree:
-    return Tree(repositories=repositories_of(bounded or Bounded(images), unfinished, {}), hidden=hidden)
+    kept = bounded or Bounded(images)
+    return Tree(repositories=repositories_of(kept.by_repository, kept, unfinished, {}), hidden=hidden)
 
 
 Leaving = Mapping[tuple[RepositoryName, Digest], float]
@@ -337,7 +338,8 @@ def steps(draw: st.DrawFn) -> list[tuple[Tree, tuple[Image, ...], bool]]:
         kept = [each for each in images if draw(st.integers(0, 9))]
         unfinished = draw(st.frozensets(st.tuples(st.sampled_from(NAMES), st.just(Tag("1"))), max_size=1))
         hidden = draw(st.sampled_from([(), (), ("a/b",), ("",)]))
-        repositories = repositories_of(Bounded(tuple(images)), unfinished, last.repositories)
+        every = Bounded(tuple(images))
+        repositories = repositories_of(every.by_repository, every, unfinished, last.repositories)
         last = Tree(repositories=repositories, hidden=hidden)
         found.append((last, tuple(kept), draw(st.sampled_from([False, False, False, True]))))
     return found

@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from scr_watchd.daemon.entry import Entries, Entry
@@ -18,6 +19,7 @@ from scr_watchd.daemon.tidy import grace, tidy
 from scr_watchd.daemon.unripe import Ripe, renamed
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, Reader
+from scr_watchd.images.places import EVERYWHERE
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
@@ -32,6 +34,9 @@ from scr_watchd.publish.state import REQUESTS, Record, Request
 from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
+
+ALL: Mapping[str, bool] = MappingProxyType({EVERYWHERE: True})
+"""The hint that something changed somewhere, some time ago."""
 
 _PRUNE_SECONDS = 60.0  # `prune` without --now spares the pulls that are under way
 
@@ -81,6 +86,8 @@ class Mirror:
     """When (seconds since 1970) what was resolved changes by itself."""
     _told: Tree | None = None
     """What ``found`` tells of."""
+    look_seconds: float = 0.0
+    """What the last look at the tree cost, without the rest of its pass."""
     _hashed: dict[str, set[str]] = field(default_factory=dict)
     """What was hashed since it was last looked at: images by repository."""
     _rendered: tuple[str, str, bool] | None = None
@@ -101,14 +108,15 @@ class Mirror:
         is_hard = self.store is not None and self.store.place.hard_links
         return bool(self.entries.problems or (self.found.pinned and not is_hard))
 
-    def run_pass(self, *, full: bool) -> Outcome:
-        """Make one pass, with a full or a light look at the tree; what it saw is ``found``."""
+    def run_pass(self, *, full: bool, hints: Mapping[str, bool] = ALL) -> Outcome:
+        """Make one pass, with a full or a light look at the tree, or at what ``hints`` name of it. What it
+        saw is ``found``."""
         try:
             try:
-                return self._pass(full=full)
+                return self._pass(hints, full=full)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._make_room():
-                    return self._pass(full=full)
+                    return self._pass(hints, full=full)
                 raise
         except NginxError as error:
             return Failed(str(error))
@@ -126,12 +134,12 @@ class Mirror:
             if self.store is not None:
                 self.store.prover.hash_the_rest()
 
-    def _pass(self, *, full: bool) -> Outcome:
+    def _pass(self, hints: Mapping[str, bool], *, full: bool) -> Outcome:
         self.host.keep_lock()
         self._learn_reader()
         began = time.time()
         with self._guard.watching(self.scanner.root):
-            seen = self._look(full=full)
+            seen = self._look(hints, full=full)
         store = self._store_of(seen.root)
         published = self.publisher.current.catalog
         tree = self._tree = self.ripe.without_unripe(seen, published, store.image)
@@ -213,9 +221,16 @@ class Mirror:
 
     # -- what there is -------------------------------------------------------------------------------
 
-    def _look(self, *, full: bool) -> Tree:
-        with (self.tally.full_scan if full else self.tally.light_scan).measured():
-            return self.scanner.full() if full else self.scanner.light()
+    def _look(self, hints: Mapping[str, bool], *, full: bool) -> Tree:
+        scan, began = self.scanner, time.thread_time()
+        is_everywhere = EVERYWHERE in hints
+        tally = self.tally
+        with (
+            tally.full_scan if full else tally.light_scan if is_everywhere else tally.place_scan
+        ).measured():
+            tree = (scan.full() if full else scan.light()) if hints == ALL else scan.at(hints, full=full)
+        self.look_seconds = time.thread_time() - began
+        return tree
 
     def _learn_reader(self) -> None:
         if not self.host.is_reader_known:

@@ -17,6 +17,8 @@ from scr_watchd.images import layout as layouts
 from scr_watchd.images.directory import MANIFEST
 from scr_watchd.images.walk import DEEPEST, Walk, entries_of, is_ignored
 
+EVERYWHERE = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -33,11 +35,11 @@ class Place:
         if self.is_shallow:
             parent, _, name = path.rpartition("/")
             return parent == self.path and name not in self.directories
-        return self.path == "" or path.startswith(f"{self.path}/")
+        return self.path == EVERYWHERE or path.startswith(f"{self.path}/")
 
     def among(self, paths: Sequence[str]) -> list[str]:
         """Those of ``paths``, which are sorted, that lie in it."""
-        if self.path == "":
+        if self.path == EVERYWHERE:
             return [each for each in paths if self.has(each)]
         at = bisect_left(paths, self.path)
         itself = paths[at : at + 1] if paths[at : at + 1] == [self.path] else []
@@ -50,7 +52,7 @@ class Place:
 
 
 class PlacesWalk(Walk):
-    """A walk that goes to single places only."""
+    """A walk that goes to single places only, or ``EVERYWHERE``."""
 
     def at(self, hints: Mapping[str, bool]) -> dict[str, list[Place]]:
         """Look at what the ``hints`` name, which are settled or not: then nothing is to be said of a file
@@ -69,6 +71,9 @@ class PlacesWalk(Walk):
         return [place for link in links for place in self._at(link, is_settled=False)]
 
     def _at(self, hint: str, *, is_settled: bool) -> list[Place]:
+        if hint == EVERYWHERE:
+            self.root(parents=False)
+            return [Place(EVERYWHERE)]
         path, parts = "", [each for each in hint.split("/") if each]
         with ExitStack() as stack:
             parent = above = self._descriptor

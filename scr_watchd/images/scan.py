@@ -14,7 +14,7 @@ from pathlib import Path
 from scr_watchd.files import FileId, Reader, file_id, open_directory
 from scr_watchd.images.findings import Findings
 from scr_watchd.images.groups import Groups
-from scr_watchd.images.places import Cover, Place, PlacesWalk
+from scr_watchd.images.places import EVERYWHERE, Cover, Place, PlacesWalk
 from scr_watchd.images.seen import Seen
 from scr_watchd.images.tree import Tree, repositories_of
 from scr_watchd.images.walk import Walk
@@ -73,16 +73,16 @@ class Scanner:
         ``full``."""
         return self._everything(light=True)
 
-    def at(self, hints: Mapping[str, bool]) -> Tree:
+    def at(self, hints: Mapping[str, bool], *, full: bool = False) -> Tree:
         """Look at what the ``hints`` name (see ``places``), and at the symbolic links that lead there. At
         those that are not settled nothing is said to be wrong or gone yet: a tag that was there is
-        unfinished. Raises like ``full``."""
+        unfinished. ``EVERYWHERE`` is one as well, of a ``full`` or a light look. Raises like ``full``."""
         with open_directory(self.root) as descriptor:
             is_known = file_id(os.fstat(descriptor)) == self._tree.root and self._judged_for == self.reader
             if is_known and not (self._parents and self._found.knows("")):
-                self._at(descriptor, hints)
+                self._at(descriptor, hints, full=full)
                 return self._tree
-        return self.light()
+        return self._everything(light=not full)
 
     @property
     def uneasy(self) -> list[str]:
@@ -116,10 +116,17 @@ class Scanner:
 
     # -- at places -----------------------------------------------------------------------------------
 
-    def _at(self, descriptor: int, hints: Mapping[str, bool]) -> None:
-        before, found = self._found, self._nothing()
+    def _at(self, descriptor: int, hints: Mapping[str, bool], *, full: bool) -> None:
+        before, found, progress = self._found, self._nothing(), self.progress
         walk = PlacesWalk(
-            self.root, descriptor, found, self._seen, self.reader, progress=self.progress, known=before
+            self.root,
+            descriptor,
+            found,
+            self._seen,
+            self.reader,
+            progress=progress,
+            light=not full,
+            known=before,
         )
         places = walk.at(hints)
         hasty = {each for hint, some in places.items() if not hints[hint] for each in some}
@@ -131,7 +138,13 @@ class Scanner:
             judged |= set(walk.links(_beside(judged, before.links)))  # one link may lead to another
         else:
             hasty |= set(linked)
+        unfinished = set(found.unfinished)
         doubtful = self._merge(walk.seen, found, judged, Cover(hasty))
+        if EVERYWHERE in hints:
+            self.directories = walk.directories
+            self.incomplete, self.recent = frozenset(hints if doubtful else ()), frozenset()
+            return
+        doubtful |= unfinished
         self.incomplete = frozenset(
             hint
             for hint, some in places.items()
@@ -143,8 +156,8 @@ class Scanner:
         )
 
     def _merge(self, seen: Seen, found: Findings, judged: Collection[Place], hasty: Cover) -> set[str]:
-        """Take up what was ``seen`` and ``found`` where it was ``judged``. Returns the paths of which more
-        is to come, or to be said."""
+        """Take up what was ``seen`` and ``found`` where it was ``judged``. Returns of which paths more
+        is to be said later."""
         self._paths = sorted(self._seen) if self._paths is None else self._paths
         old = {path: self._seen[path] for place in judged for path in place.among(self._paths)}
         cover, former = Cover(judged), self._nothing()
@@ -160,7 +173,7 @@ class Scanner:
             tags = _tags(old[path].images if path in old else ()) | former.vanishing.get(path, set())
             if tags := tags - there:
                 found.vanishing[path] = tags
-        doubtful |= {*found.unfinished, *found.vanishing}
+        doubtful |= {*found.vanishing}
         if found != former or seen != old:
             names = {name for each in (former, found) for name, _ in each.waiting}
             self._found.take(found)

@@ -23,12 +23,12 @@ from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import page as pages
-from scr_watchd.publish import state as records
 from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
-from scr_watchd.publish.state import REQUESTS, Record, Request
+from scr_watchd.publish.records import Record
+from scr_watchd.publish.state import REQUESTS, Request, answered, requested
 from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
@@ -199,8 +199,8 @@ class Mirror:
             self.found = replace(self.found, advice=publisher.site.untested)
         if not isinstance(outcome, Rejected | Deferred):
             for what, text in asked.items():
-                if records.requested(publisher.state, what) == text:  # else it came later
-                    records.answered(publisher.state, what)
+                if requested(publisher.state, what) == text:  # else it came later
+                    answered(publisher.state, what)
         self._tidy(store, linked, resolved, outcome, before=current)
         if isinstance(outcome, Published | Unconfirmed):
             publisher.reached("prune")
@@ -240,7 +240,7 @@ class Mirror:
         return self.store
 
     def _asked(self) -> dict[Request, str]:
-        found = {what: records.requested(self.publisher.state, what) for what in REQUESTS}
+        found = {what: requested(self.publisher.state, what) for what in REQUESTS}
         return {what: text for what, text in found.items() if text is not None}
 
     # -- what to serve -------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from scr_watchd.publish import state as records
+from scr_watchd.publish import records
 from scr_watchd.publish.holder import running
-from scr_watchd.publish.state import Record, State, answered, locked, request, requested
+from scr_watchd.publish.records import Record
+from scr_watchd.publish.state import State, answered, locked, request, requested
 
 A, B, C = (Digest(f"sha256:{letter * 64}") for letter in "abc")
 APP, GONE = RepositoryName("lib/app"), RepositoryName("gone")

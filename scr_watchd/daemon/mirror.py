@@ -154,7 +154,8 @@ class Mirror:
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
         else:
-            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying}, form, asked)
+            lost = {name for name, _ in self.publisher.current.lost.gone if name in self.entries}
+            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying, *lost}, form, asked)
         if not isinstance(outcome, Rejected | Deferred):
             self._guard.has_moved = False
         unseen = (image for each in self.entries.values() for image in each.served.only_stored)
@@ -272,6 +273,7 @@ class Mirror:
             moved=self._guard.has_moved or is_another(tree.root, before.root),
             since=before.held_since,
             held_for=self._guard.held_for,
+            lost=before.lost,
         )
         offers = {
             name: Offer(tree.of(name), some, published.get(name), leaving.get(name, {}))
@@ -303,7 +305,7 @@ class Mirror:
             for name, served in resolved.served.items()
             for digest, since in served.leaving.items()
         }
-        return Record(generation, catalog, leaving, resolved.held_since, root)
+        return Record(generation, catalog, leaving, resolved.held_since, root, resolved.lost)
 
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]

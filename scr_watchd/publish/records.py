@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from scr_watchd.files import FileId, read_file, sync_directory, write_atomically
-from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
+from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Reference, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.state import State
@@ -17,16 +17,32 @@ RECORD_BYTES = 256 << 20  # a million tags
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Which tags have ``gone`` from the tree ``since`` then (seconds since 1970), and how many others
+    ``came`` meanwhile."""
+
+    since: float = 0.0
+    gone: Mapping[Reference, Digest] = field(default_factory=dict)
+    came: int = 0
+
+    @property
+    def net(self) -> int:
+        return len(self.gone) - self.came
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A generation, the catalog that it was rendered from, and why some of that is no longer in the
     tree: since when (seconds since 1970) a manifest is ``leaving``, by repository and digest, and
-    since when removals are held. ``root`` tells the images directory from another one in its place."""
+    since when removals are held; before that, what was ``lost``. ``root`` tells the images directory from
+    another one in its place."""
 
     generation: str
     catalog: Catalog
     leaving: Mapping[tuple[RepositoryName, Digest], float] = field(default_factory=dict)
     held_since: float | None = None
     root: FileId = (0, 0)
+    lost: Loss = field(default_factory=Loss)
 
 
 _FORMAT = 1
@@ -47,12 +63,19 @@ class _RepositoryFile(msgspec.Struct, omit_defaults=True):
     leaving: dict[str, float] = {}
 
 
+class _LossFile(msgspec.Struct, omit_defaults=True):
+    since: float = 0.0
+    gone: dict[str, dict[str, str]] = {}
+    came: int = 0
+
+
 class _RecordFile(msgspec.Struct):
     generation: str
     repositories: dict[str, _RepositoryFile]
     held_since: float | None = None
     root_inode: int = 0
     root_device: int = 0
+    lost: _LossFile = msgspec.field(default_factory=_LossFile)
     format: int = _FORMAT
 
 
@@ -79,6 +102,9 @@ def _encode(record: Record) -> bytes:
     for (name, digest), since in record.leaving.items():
         repository = repositories[str(name)]
         repository.leaving = {**repository.leaving, str(digest): since}
+    gone: dict[str, dict[str, str]] = {}
+    for (name, tag), digest in record.lost.gone.items():
+        gone.setdefault(str(name), {})[str(tag)] = str(digest)
     return msgspec.json.encode(
         _RecordFile(
             record.generation,
@@ -86,6 +112,7 @@ def _encode(record: Record) -> bytes:
             record.held_since,
             root_inode=record.root[1],
             root_device=record.root[0],
+            lost=_LossFile(record.lost.since, gone, record.lost.came),
         )
     )
 
@@ -131,9 +158,15 @@ def _read(path: Path) -> Record | None:
                 builder.tag(name, Tag.parse(tag), Digest.parse(digest))
             for digest, since in repository.leaving.items():
                 leaving[name, Digest.parse(digest)] = since
+        gone = {
+            (RepositoryName.parse(name), Tag.parse(tag)): Digest.parse(digest)
+            for name, tags in content.lost.gone.items()
+            for tag, digest in tags.items()
+        }
     except FileNotFoundError:
         return None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     root = content.root_device, content.root_inode
-    return Record(content.generation, builder.catalog(), leaving, content.held_since, root)
+    lost = Loss(content.lost.since, gone, content.lost.came)
+    return Record(content.generation, builder.catalog(), leaving, content.held_since, root, lost)

@@ -159,7 +159,7 @@ class Mirror:
         if not isinstance(outcome, Rejected | Deferred):
             self._guard.has_moved = False
         unseen = (image for each in self.entries.values() for image in each.served.only_stored)
-        store.prover.end(began=began if full else None, unseen=store.links(unseen))
+        store.prover.end(began=began if full else None, unseen=store.unseen(unseen))
         return outcome
 
     def _make_so(

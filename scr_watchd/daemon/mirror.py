@@ -25,12 +25,12 @@ from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import page as pages
-from scr_watchd.publish import state as records
 from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
-from scr_watchd.publish.state import REQUESTS, Record, Request
+from scr_watchd.publish.records import Record
+from scr_watchd.publish.state import REQUESTS, Request, answered, requested
 from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
@@ -162,11 +162,12 @@ class Mirror:
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
         else:
-            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying}, form, asked)
+            lost = {name for name, _ in self.publisher.current.lost.gone if name in self.entries}
+            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying, *lost}, form, asked)
         if not isinstance(outcome, Rejected | Deferred):
             self._guard.has_moved = False
         unseen = (image for each in self.entries.values() for image in each.served.only_stored)
-        store.prover.end(began=began if full else None, unseen=store.links(unseen))
+        store.prover.end(began=began if full else None, unseen=store.unseen(unseen))
         return outcome
 
     def _make_so(
@@ -207,8 +208,8 @@ class Mirror:
             self.found = replace(self.found, advice=publisher.site.untested)
         if not isinstance(outcome, Rejected | Deferred):
             for what, text in asked.items():
-                if records.requested(publisher.state, what) == text:  # else it came later
-                    records.answered(publisher.state, what)
+                if requested(publisher.state, what) == text:  # else it came later
+                    answered(publisher.state, what)
         self._tidy(store, linked, resolved, outcome, before=current)
         if isinstance(outcome, Published | Unconfirmed):
             publisher.reached("prune")
@@ -255,7 +256,7 @@ class Mirror:
         return self.store
 
     def _asked(self) -> dict[Request, str]:
-        found = {what: records.requested(self.publisher.state, what) for what in REQUESTS}
+        found = {what: requested(self.publisher.state, what) for what in REQUESTS}
         return {what: text for what, text in found.items() if text is not None}
 
     # -- what to serve -------------------------------------------------------------------------------
@@ -287,6 +288,7 @@ class Mirror:
             moved=self._guard.has_moved or is_another(tree.root, before.root),
             since=before.held_since,
             held_for=self._guard.held_for,
+            lost=before.lost,
         )
         offers = {
             name: Offer(tree.of(name), some, published.get(name), leaving.get(name, {}))
@@ -318,7 +320,7 @@ class Mirror:
             for name, served in resolved.served.items()
             for digest, since in served.leaving.items()
         }
-        return Record(generation, catalog, leaving, resolved.held_since, root)
+        return Record(generation, catalog, leaving, resolved.held_since, root, resolved.lost)
 
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]

@@ -60,7 +60,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 86400
 
     quiet_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="what is gone or wrong counts once nothing has changed there for so long")
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="what is gone or wrong counts once nothing has changed there for so long",
+        ),
     ] = 0.25
     max_wait_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="and at the latest after so long of changes")
@@ -70,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(
             ge=0.1,
             le=86400,
-            description="the interval between looks at every file; longer, up to ten minutes, where that is costly",
+            description="the interval between looks at every file; where that is costly up to ten minutes",
         ),
     ] = 10
     watch: Annotated[
@@ -104,7 +109,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float, Meta(gt=0, le=3600, description="longest time that nginx -t may take")
     ] = 30
     min_reload_seconds: Annotated[
-        float, Meta(ge=0, le=86400, description="shortest time between reloads, of which three may follow one another")
+        float,
+        Meta(
+            ge=0, le=86400, description="shortest time between reloads, of which three may follow one another"
+        ),
     ] = 2
     reload: Annotated[
         Literal["signal", "process", "command", "none"],

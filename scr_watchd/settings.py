@@ -37,6 +37,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on"),
     ] = {}
 
+    warning: Annotated[
+        str, Meta(description="a sentence that clients show to whoever pulls, in a Warning header")
+    ] = ""
+
     verify: Annotated[
         Literal["new", "size"],
         Meta(description="what a blob must have before it is published: its digest, or only its size"),
@@ -205,6 +209,10 @@ def _toml(value: object) -> str:
 # As clients write it in ?ns=: a name or an address, with a port if it is not the usual one.
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
+# ASCII, which is all that clients agree on in a header, and no $, for which nginx has no escape. Quoted
+# twice it is still one token, and within the specification's bound of 4,096 bytes.
+_WARNING = re.compile(r"[ -#%-~]{0,1000}")
+
 _HINTS = get_type_hints(Settings, include_extras=True)
 
 
@@ -297,6 +305,11 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"{getattr(settings, name)!a}",
                 hint="choose a path without * ? [ ] $ \\ and quotes",
             )
+    if not _WARNING.fullmatch(settings.warning):
+        raise ConfigurationError(
+            f"warning (from {origins['warning']}) cannot be {settings.warning!a}",
+            hint="it is one line of at most 1,000 ASCII characters, without $",
+        )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigurationError(
             "tls_cert and tls_key need each other", hint="HTTPS takes both; HTTP neither"

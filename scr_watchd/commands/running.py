@@ -204,6 +204,7 @@ def build(
             list_repositories=settings.catalog,
             mirrors=_mirrors(settings),
             browse=settings.browse,
+            warning=settings.warning,
         ),
         page=(page.name(), page.page()) if settings.browse else None,
         policy=Policy(

@@ -121,6 +121,14 @@ def test_mirrors_that_cannot_be_are_refused(tmp_path: Path, text: str, said: str
     assert said in result.stderr
 
 
+@pytest.mark.parametrize("text", ["it costs $1", "zwei\nZeilen", "gelöscht", "a\tb", "x" * 1001])
+def test_a_warning_that_no_header_can_say_is_refused(tmp_path: Path, text: str) -> None:
+    result = scr_watchd("run", "--once", tmp_path, "--state", tmp_path / "state", "--warning", text)
+    assert result.returncode == 78
+    assert "warning (from flag) cannot be" in result.stderr
+    assert "at most 1,000 ASCII characters, without $" in result.stderr
+
+
 def test_mirrors_are_a_table_or_pairs(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text('[mirrors]\n"docker.io" = "hub"\n"[::1]:5000" = ""\n')

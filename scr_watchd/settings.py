@@ -34,7 +34,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     mirrors: Annotated[
         dict[str, str],
-        Meta(description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on"),
+        Meta(
+            description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on, "
+            "or *=* for every host"
+        ),
     ] = {}
 
     warning: Annotated[
@@ -326,8 +329,14 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def _check_mirrors(settings: Settings, origins: Mapping[str, str]) -> None:
-    for host in settings.mirrors:
-        if not _HOST.fullmatch(host):
+    for host, prefix in settings.mirrors.items():
+        if host == "*":
+            if prefix != "*" and not prefix.endswith("/*"):
+                raise ConfigurationError(
+                    f"mirrors (from {origins['mirrors']}) has {prefix!a} for every host",
+                    hint='the host must be a part of it: "*" = "*", or "*" = "mirror/*"',
+                )
+        elif not _HOST.fullmatch(host):
             raise ConfigurationError(
                 f"mirrors (from {origins['mirrors']}) has {host!a}, which is no host",
                 hint='as in [mirrors] "docker.io" = "docker.io", without https:// and without a path',

@@ -35,6 +35,7 @@ NOT_RUN = {
         "# containerd:",
     ): "tests/clients/pullers.py has its own",
     ("docs/clients.md", "A mirror for other registries", "# k3s:"): "no k3s here",
+    ("docs/clients.md", "A mirror for every registry", "# k3s:"): "no k3s here",
     ("docs/clients.md", "A mirror for other registries", "# podman, CRI-O:"): "tests/clients has its own",
     ("docs/clients.md", "A mirror for other registries", "registry-mirrors"): "given to dockerd as a flag",
     ("docs/containers.md", "Kubernetes", ""): "no cluster here; tests/containers runs the same pods",

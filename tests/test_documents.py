@@ -60,6 +60,8 @@ NOT_RUN = {
     ("docs/operations.md", "What is wrong?", ""): "what a command prints; its tests have the words",
     ("docs/operations.md", "Metrics", ""): "node_exporter is another's",
     ("docs/operations.md", "How it works", ""): "a picture",
+    ("docs/service.md", "Fedora, RHEL, SUSE", "FOR="): "tests/host/test_rpm.py builds it for more of them",
+    ("docs/service.md", "SELinux", ""): "no SELinux here, as the page says",
     (
         "docs/serve.md",
         "It works like this",

@@ -4,8 +4,8 @@
 #     sh tests/setup.sh && .venv/bin/python -m pytest
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
-#    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
+#    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the
+#    packages systemd, man, lintian, rpm and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
 #    benchmarks wrk, docker-registry and inotify-tools; for the page chromium and its driver; by apt-get as
 #    root or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
@@ -52,6 +52,7 @@ need man man-db                # and with it groff
 need zsh zsh
 need fish fish
 need lintian lintian
+need rpmbuild rpm              # and installs what it built
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
 need docker-registry docker-registry

@@ -224,6 +224,7 @@ def build(
             list_repositories=settings.catalog,
             mirrors=_mirrors(settings),
             browse=settings.browse,
+            warning=settings.warning,
         ),
         page=(page.name(), page.page()) if settings.browse else None,
         policy=Policy(
@@ -367,8 +368,9 @@ def _mirrors(settings: Settings) -> dict[str, str]:
     """The prefix of names for each mirrored host, with its "/"."""
     prefixes = {}
     for host, prefix in settings.mirrors.items():
+        before = prefix.removesuffix("*") if host == "*" else prefix
         try:
-            prefixes[host] = f"{RepositoryName.parse(prefix.rstrip('/'))}/" if prefix else ""
+            prefixes[host] = f"{RepositoryName.parse(before.rstrip('/'))}/" if before else ""
         except ValueError as error:
             raise ConfigurationError(f"mirrors has {host} = {prefix!a}: {error}") from error
     return prefixes

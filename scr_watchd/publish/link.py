@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from scr_watchd.errors import may_pass
 from scr_watchd.files import (
     FileId,
     NotRegularError,
@@ -346,7 +347,9 @@ def is_good(
             return False
         try:
             status = os.lstat(f"{root}{target[len(place.root_seen_as) :]}")
-        except OSError:
+        except OSError as error:
+            if may_pass(error):
+                raise
             return False
     right = stat.S_ISREG(status.st_mode) and status.st_size == blob.size
     return right and reader.may_read(status)

@@ -19,14 +19,15 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scr_watchd.files import ANYBODY, FileId, Reader, file_id, open_directory, read_regular
+from scr_watchd.errors import may_pass
+from scr_watchd.files import ANYBODY, FileId, Reader, file_id, is_there, open_directory, read_regular
 from scr_watchd.oci.catalog import Image, ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.batch import Batch, mark
 from scr_watchd.publish.copying import copy_name
 from scr_watchd.publish.link import Linked, Linker, Rotten, is_good
-from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.place import PROBE, StorePlace
 from scr_watchd.publish.proof import Prover
 
 
@@ -88,7 +89,8 @@ class Store:
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it; ``None`` if anything is missing but children of an index, of
-        which only who published it knows whether they were ever there."""
+        which only who published it knows whether they were ever there. Raises ``OSError`` if that cannot be
+        known now: what is pinned must not be taken for lost."""
         manifests: dict[Digest, ManifestFile] = {}
         blobs: dict[Digest, Descriptor] = {}
         absent: dict[Digest, Descriptor] = {}
@@ -114,7 +116,9 @@ class Store:
                 )
                 blobs |= {blob.digest: blob for blob in manifest.blobs}
                 queue += manifest.manifests
-        except (OSError, ManifestError):
+        except (OSError, ManifestError) as error:
+            if isinstance(error, OSError) and may_pass(error):
+                raise
             return None
         present = [blob for blob in blobs.values() if self._has(repository, blob)]
         if any(not blob.optional for blob in blobs.values() if blob not in present):
@@ -154,16 +158,20 @@ class Store:
         """Whether an image that ``image`` gave is still there, whole."""
         base = self.place.path / image.repository / ".manifests"
         manifests = (base / each.media_type.number / each.digest.hex for each in image.manifests)
-        return all(map(os.path.lexists, manifests)) and all(
+        return all(map(is_there, manifests)) and all(
             self._has(image.repository, blob) for blob in image.blobs
         )
 
     # -- what goes -----------------------------------------------------------------------------------
 
     def repositories(self) -> Iterator[RepositoryName]:
-        """Every directory of the store that may hold blobs or manifests."""
+        """Every directory of the store that may hold blobs or manifests. A probe that could not be removed
+        goes."""
         with suppress(FileNotFoundError), open_directory(self.place.path) as store:
-            for path, names, _, _ in os.fwalk(".", dir_fd=store):
+            for path, names, files, _ in os.fwalk(".", dir_fd=store):
+                for name in files:
+                    if path == "." and name.startswith(PROBE):
+                        os.unlink(name, dir_fd=store)
                 if path != "." and not {".blobs", ".manifests"}.isdisjoint(names):
                     yield RepositoryName(path[2:])
                 names[:] = [name for name in names if not name.startswith(".")]
@@ -256,7 +264,9 @@ class Store:
             try:
                 with open_directory(place) as directory:
                     raw, _ = read_regular(digest.hex, within=directory, limit=MANIFEST_BYTES)
-            except OSError:
+            except OSError as error:
+                if may_pass(error):
+                    raise
                 continue
             if Digest.of(raw, digest.algorithm) != digest:
                 continue

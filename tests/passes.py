@@ -7,20 +7,26 @@ current counts as served.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 
-from scr_watchd.commands.running import Lasting, build
+from scr_watchd.commands.running import Keeper, Lasting, build
 from scr_watchd.daemon.mirror import ALL, Mirror
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
-from scr_watchd.publish.nginx import inspect
+from scr_watchd.publish.nginx import Nginx, inspect
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.site import Site
 from scr_watchd.settings import Settings
 from tests.nginxes import require
+
+
+@cache
+def _nginx() -> Nginx:
+    return inspect(require("nginx"))
 
 
 @dataclass
@@ -29,6 +35,7 @@ class Passes:
 
     settings: Settings
     at: Callable[[str], None] = lambda step: None
+    keeper: Keeper = field(init=False)
     mirror: Mirror = field(init=False)
     _lasting: Lasting = field(default_factory=Lasting)
 
@@ -43,9 +50,9 @@ class Passes:
         self._lasting = Lasting()
         self.settings.state.mkdir(exist_ok=True)
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
-        keeper = build(
+        self.keeper = keeper = build(
             self.settings,
-            Site(inspect(require("nginx")), None, test_seconds=30),
+            Site(_nginx(), None, test_seconds=30),
             way,
             reader=ANYBODY,
             worker_user=lambda: ANYBODY,

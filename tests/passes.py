@@ -5,7 +5,7 @@ current counts as served.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +16,7 @@ from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
-from scr_watchd.publish.nginx import inspect
+from scr_watchd.publish.nginx import Nginx, inspect
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.site import Site
 from scr_watchd.settings import Settings
@@ -29,6 +29,7 @@ class Passes:
 
     settings: Settings
     at: Callable[[str], None] = lambda step: None
+    nginx: Nginx = field(default_factory=lambda: inspect(require("nginx")))
     mirror: Mirror = field(init=False)
     _lasting: Lasting = field(default_factory=Lasting)
 
@@ -38,14 +39,13 @@ class Passes:
     def start(self) -> None:
         """Begin as a new process would, whose lock has made the state directory: none of the old one's
         is held any more."""
-        for lock in self._lasting.locks.values():
-            os.close(lock)
+        self.close()
         self._lasting = Lasting()
         self.settings.state.mkdir(exist_ok=True)
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
         keeper = build(
             self.settings,
-            Site(inspect(require("nginx")), None, test_seconds=30),
+            Site(self.nginx, None, test_seconds=30),
             way,
             reader=ANYBODY,
             worker_user=lambda: ANYBODY,
@@ -58,7 +58,15 @@ class Passes:
         self.mirror = keeper.mirror
         self.mirror.publisher.reached = lambda step: self.at(step)
 
-    def look(self, *, full: bool = True) -> Outcome:
+    def close(self) -> None:
+        """End: nothing is held any more."""
+        for lock in self._lasting.locks.values():
+            os.close(lock)
+        self._lasting.locks.clear()
+
+    def look(self, *, full: bool = True, hints: Collection[str] | None = None) -> Outcome:
+        """One pass. ``hints`` are paths (relative to the root) where something is said to have happened;
+        ``None`` says nothing. No pass takes them yet."""
         return self.mirror.run_pass(full=full)
 
     def look_and_tell(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from scr_watchd.oci.names import Digest, RepositoryName
 from scr_watchd.publish.nginx import check
 from scr_watchd.render.http_conf import fragments_of
 from scr_watchd.settings import Settings
-from tests.histories.world import KilledError, World, elsewhere, program
+from tests.histories.world import KilledError, World, elsewhere, is_hidden, program
 from tests.passes import Passes
 from tests.trees import digest_of
 
@@ -102,10 +102,11 @@ def _unjustified(world: World, new: Fresh, staying: set[Reference]) -> Iterator[
     held = world.passes.mirror.found.held
     for name, tag in staying.difference(held):
         found = new.tree.of(name)
-        is_hidden = any(
-            f"{name}/{tag}".startswith(each) or f"{name}:{tag}" == each for each in new.tree.hidden
-        )
-        if not is_hidden and tag not in found.unfinished and all(each.tag != tag for each in found.images):
+        if (
+            not is_hidden(new.tree, name, tag)
+            and tag not in found.unfinished
+            and all(each.tag != tag for each in found.images)
+        ):
             yield f"{name}:{tag} is pinned without a reason"
     if held and not world.begin.hold_seconds:
         yield f"{held} are held"

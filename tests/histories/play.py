@@ -66,56 +66,73 @@ def as_test(begin: Begin, events: Iterable[Event]) -> str:
 
 # -- made up -------------------------------------------------------------------------------------------
 
-_PATHS = ["a:1", "a/1", "a:2", "a/b:1", "c/d:1", "c/d/2", "e:1", "A:1", "a@sha256:0"]
-_DIRECTORIES = [*_PATHS, "a", "c", "c/d", "e", "l", "l:1", "m/l"]
+_PLACES = [
+    "a:1",
+    "a/1",
+    "a:2",
+    "a/b:1",
+    "c/d:1",
+    "c/d/2",
+    "l:1",
+    "m/l",
+    "a",
+    "c",
+    "c/d",
+    "l",
+    "A:1",
+    "a@sha256:0",
+]
 _CALLED = ["1", "2", "docker.io/library/app:1", "quay.io/other:1", "a:1", "127.0.0.1:5000/app:2"]
-
-_paths, _directories = st.sampled_from(_PATHS), st.sampled_from(_DIRECTORIES)
-_images = st.sampled_from(sorted(IMAGES))
-_ways = st.sampled_from(["skopeo", "aside", "in place", "rsync"])
-_pieces = st.none() | st.integers(1, 6)
-_entries = st.lists(st.tuples(st.sampled_from(_CALLED), _images), min_size=1, max_size=3).map(tuple)
-
-_drops = st.builds(Drop, _paths, _images, _ways, _pieces)
-_removes = st.builds(Remove, _directories)
-_renames = st.builds(Rename, _directories, _directories, st.booleans())
-_touches = st.builds(
-    Touch,
-    _directories,
-    st.integers(-1, 5),
-    st.sampled_from(["0600", "0644", "0700", "0755", "cut", "rot", "remove", "mend", "become a link"]),
-)
-_looks = st.builds(Look, st.booleans(), st.sampled_from(["none", "right", "all", "wrong"]))
-_kills = st.builds(Kill, st.sampled_from(STEPS)) | st.builds(KillAt, st.integers(0, 60))
-
-_events: st.SearchStrategy[Event] = st.one_of(
-    _drops,
-    _drops,
-    st.builds(Layout, st.sampled_from(["l", "l:1", "m/l", "a", "c/d"]), _entries, _ways, _pieces),
-    _removes,
-    _renames,
-    st.builds(Away, _directories),
-    st.builds(Link, _directories, _directories),
-    st.builds(Copy, _directories, _directories, st.booleans()),
-    _touches,
-    _touches,
-    st.just(Hardlink()),
-    _looks,
-    _looks,
-    st.builds(Restart, st.booleans()),
-    _kills,
-    st.builds(Within, st.sampled_from(STEPS), _drops | _removes | _renames | _touches),
-    st.builds(Clock, st.sampled_from([0, -100, -4000])),
-    st.builds(Ask, st.sampled_from(["accept", "prune"])),
-    st.builds(Lose, st.sampled_from(["store", "published.json", "nginx", "current"]), st.integers(-1, 20)),
-)
-_mounts = st.builds(Mount, st.sampled_from(["", "a", "c", "a:1", "l"]), st.integers(0, 1)) | st.just(
-    Unmount()
-)
+_HOW = ["0600", "0644", "0700", "0755", "cut", "rot", "remove", "mend", "become a link"]
 
 
-def histories(*, is_checked: bool, with_mounts: bool = False, length: int = 16) -> st.SearchStrategy[History]:
-    """All that there may be, with more than a few images now and then; ``is_checked`` as ``Begin`` has it."""
+@st.composite
+def _events(draw: st.DrawFn, *, with_mounts: bool, length: int) -> list[Event]:
+    """Few places take part in one history, so that things happen to what was seen before; and there are
+    looks between most of them."""
+    places = st.sampled_from(draw(st.lists(st.sampled_from(_PLACES), min_size=1, max_size=3, unique=True)))
+    images, ways = st.sampled_from(sorted(IMAGES)), st.sampled_from(["skopeo", "aside", "in place", "rsync"])
+    whole, pieces = st.none(), st.none() | st.integers(1, 6)
+    entries = st.lists(st.tuples(st.sampled_from(_CALLED), images), min_size=1, max_size=3).map(tuple)
+    drops = st.builds(Drop, places, images, ways, pieces)
+    layouts = st.builds(Layout, places, entries, ways, pieces)
+    people = st.one_of(
+        st.builds(Remove, places),
+        st.builds(Rename, places, places | st.sampled_from(_PLACES), st.booleans()),
+        st.builds(Touch, places, st.integers(-1, 5), st.sampled_from(_HOW)),
+        st.builds(Touch, places, st.integers(-1, 5), st.sampled_from(_HOW)),
+    )
+    copies = st.one_of(
+        st.builds(Away, places),
+        st.builds(Link, places, places),
+        st.builds(Copy, places, places, st.booleans()),
+        st.just(Hardlink()),
+    )
+    looks = st.builds(Look, st.booleans(), st.sampled_from(["none", "right", "all", "wrong"]))
+    steps = st.sampled_from(STEPS)
+    machines = st.one_of(
+        st.builds(Restart, st.booleans()),
+        st.builds(Kill, steps),
+        st.builds(KillAt, st.integers(0, 60)),
+        st.builds(Within, steps, drops | people),
+        st.builds(Clock, st.sampled_from([0, -100, -4000])),
+        st.builds(Ask, st.sampled_from(["accept", "prune"])),
+        st.builds(Lose, st.sampled_from(["store", "store", "published.json", "nginx", "current"]), _SOME),
+    )
+    mounts = st.builds(Mount, places | st.just(""), st.integers(0, 1)) | st.just(Unmount())
+    kinds = [drops, layouts, people, people, copies, looks, looks, machines, machines]
+    first = st.builds(Drop, places, images, st.just("skopeo"), whole) | st.builds(Layout, places, entries)
+    begin = draw(st.lists(first, max_size=3))
+    events = st.one_of(*kinds, mounts, mounts) if with_mounts else st.one_of(*kinds)
+    count = draw(st.sampled_from([*range(1, length + 1), *[length] * length]))  # left alone they are short
+    return [*begin, Look(), *draw(st.lists(events, min_size=count, max_size=count))]
+
+
+_SOME = st.integers(-1, 20)
+
+
+def histories(*, is_checked: bool, with_mounts: bool = False, length: int = 12) -> st.SearchStrategy[History]:
+    """All that there may be; ``is_checked`` as ``Begin`` has it."""
     begins = st.builds(
         Begin,
         st.sampled_from([0, 3600]),
@@ -124,5 +141,4 @@ def histories(*, is_checked: bool, with_mounts: bool = False, length: int = 16) 
         st.sampled_from(["hard", "hard", "symbolic"]),
         st.just(is_checked),
     )
-    events = st.one_of(_events, _mounts) if with_mounts else _events
-    return st.tuples(begins, st.lists(events, min_size=1, max_size=length))
+    return st.tuples(begins, _events(with_mounts=with_mounts, length=length))

@@ -218,7 +218,8 @@ class World:
         now = self.catalog.tags()
         for (name, tag), digest in before.items():
             found = self.tree.of(name)
-            if tag in found.unfinished and all(each.tag != tag for each in found.images):
+            is_there = tag in found.unfinished or is_hidden(self.tree, name, tag)
+            if is_there and all(each.tag != tag for each in found.images):
                 assert now.get((name, tag)) == digest, f"{name}:{tag} did not stay: {outcome}"
 
     def quiet(self) -> Outcome:
@@ -226,10 +227,11 @@ class World:
         self.ripen(0)
         outcomes: list[Outcome | None] = []
         while len(outcomes) < _LOOKS:
+            is_undisturbed = self.within is None
             outcomes.append(self.look())
             store = self.passes.mirror.store
             is_idle = store is None or (store.prover.hasher.is_idle and not self.passes.mirror.found.waiting)
-            if outcomes[-1] is not None and not isinstance(outcomes[-1], Published) and is_idle:
+            if is_undisturbed and is_idle and not isinstance(outcomes[-1], Published | None):
                 self.ripen(_FOREVER_SECONDS)
                 return outcomes[-1]
         raise AssertionError(f"it does not come to rest: {outcomes}")
@@ -239,6 +241,12 @@ class World:
         self.passes.close()
         while self.mounts:
             unmount(self.mounts.pop())
+
+
+def is_hidden(tree: Tree, name: str, tag: str) -> bool:
+    """Whether a tag would lie in a directory that cannot be looked into."""
+    paths = (f"{name}/{tag}", f"{name}:{tag}")
+    return any(not each or f"{path}/".startswith(f"{each}/") for each in tree.hidden for path in paths)
 
 
 @contextmanager

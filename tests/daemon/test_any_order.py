@@ -1,6 +1,6 @@
 """After any order of events, and then quiet, what is served is what a fresh daemon would serve of that tree.
 
-FUZZ_EXAMPLES=2000 .venv/bin/python -m pytest -n 4 --dist worksteal tests/daemon/test_any_order.py plays 8,000.
+FUZZ_EXAMPLES=2000 .venv/bin/python -m pytest -n 4 --dist worksteal tests/daemon/test_any_order.py is 8,000.
 """
 
 import pytest

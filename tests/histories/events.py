@@ -182,7 +182,8 @@ class Touch:
             case "cut":
                 os.truncate(file, max(0, file.stat().st_size - 1))
             case "rot":
-                _rot(file)
+                store = world.passes.mirror.store
+                _rot(file, leaves_no_trace=store is not None and store.prover.is_complete)
             case "mend":
                 _mend(file)
             case "become a link":
@@ -346,14 +347,16 @@ def _attempt(world: World, path: str, act: Callable[[Path], None], *more: str) -
         return  # a file where a directory is needed, say: then it ends half way, as a tool would
 
 
-def _rot(file: Path) -> None:
-    """Exchange a byte in place, and leave no trace in the size or the time of modification."""
+def _rot(file: Path, *, leaves_no_trace: bool) -> None:
+    """Exchange a byte in place, and leave no trace in the size, nor in the time of modification once what is
+    proven was noted: before, a time that somebody sets back is believed."""
     status = file.stat()
     with file.open("r+b") as stream:
         byte = stream.read(1) or b"x"
         stream.seek(0)
         stream.write(bytes([byte[0] ^ 1]))
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if leaves_no_trace:
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _mend(file: Path) -> None:

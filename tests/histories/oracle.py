@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from scr_watchd.daemon.outcome import Failed
 from scr_watchd.images.sparse import Ripening
@@ -24,11 +25,10 @@ from tests.trees import digest_of
 class Fresh:
     """What such a daemon makes of the tree in its first look; it leaves no trace there."""
 
-    def __init__(self, world: World) -> None:
-        with TemporaryDirectory(prefix="fresh", dir=elsewhere(world)) as name:
-            settings = Settings(
-                root=world.root, state=Path(name) / "state", store=f"{name}/store", verify=world.begin.verify
-            )
+    def __init__(self, root: Path, scratch: Path, *, verify: Literal["new", "size"] = "new") -> None:
+        """``scratch`` is a directory on another disk."""
+        with TemporaryDirectory(prefix="fresh", dir=scratch) as name:
+            settings = Settings(root=root, state=Path(name) / "state", store=f"{name}/store", verify=verify)
             passes = Passes(settings, _stop_before_nginx, program(0, is_asked=False))
             passes.mirror.ripe.ripening = Ripening(quiet_seconds=0, losing_seconds=0)
             open_store = passes.mirror.host.open_store
@@ -54,7 +54,7 @@ def differences(world: World) -> list[str]:
     """Once all is quiet: how what is served differs from what a fresh daemon would serve."""
     before = world.catalog.tags()
     outcome = world.quiet()
-    new = Fresh(world)
+    new = Fresh(world.root, elsewhere(world), verify=world.begin.verify)
     if new.failure is not None or new.tree is None:  # the root is away: all stays
         return _of("what was served", before, world.catalog.tags())
     found = world.passes.mirror.found

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests import former
-from tests.daemons import daemon, remove, start_nginx
+from tests.daemons import daemon, remove, scr_watchd, start_nginx
 from tests.endurance.hosts import Host, host, served
 from tests.http import ask
 from tests.trees import Built, image, index, write_image, write_layout
@@ -173,3 +173,18 @@ def test_the_way_back_to_the_first_version_keeps_what_the_tree_has(old: Path, li
             each: digest for each, digest in now.items() if each[0] != "pinned"
         }
         assert here.site.ask("/v2/secret/app/manifests/1").status == 401
+
+
+def test_check_says_beforehand_which_names_an_upgrade_changes(old: Path) -> None:
+    with published_by_the_former(old, links="hard") as (here, _):
+        names = ("docker.io/library/alpine:3.20", image("alpine")), ("quay.io/other/app:1", image("other"))
+        write_layout(here.images / "bundle", *names)
+        with former.version(old, *here.arguments(), log=here.site.directory / "former3.log"):
+            until(lambda: here.digest("bundle", "3.20"))
+        found = scr_watchd("check", here.images, "--state", here.state).stdout
+        assert "bundle:3.20 -> bundle/docker.io/library/alpine:3.20" in found
+        assert "bundle:1 -> bundle/quay.io/other/app:1" in found
+        with daemon(*here.arguments()) as process:
+            until(lambda: is_settled(here, process.process.pid))
+            assert here.digest("bundle/docker.io/library/alpine", "3.20") == image("alpine").digest
+            assert not here.digest("bundle", "3.20")

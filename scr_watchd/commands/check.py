@@ -5,11 +5,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
 import msgspec
+from msgspec import structs
 
 from scr_watchd.commands import options
 from scr_watchd.commands.asking import state_of
@@ -25,9 +27,10 @@ from scr_watchd.images.moves import has_others
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
-from scr_watchd.oci.catalog import Image
+from scr_watchd.oci.catalog import Image, former_names
 from scr_watchd.publish import place
 from scr_watchd.publish.copying import on_mount
+from scr_watchd.publish.records import read_published
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
 from scr_watchd.words import printable, shell
@@ -67,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         for empty in sorted(_empty(root / only)):
             print(f"\nempty: {printable(empty)}\n  Copy an image into it, or remove it: rmdir {shell(empty)}")
         if status is not None and _is_of(status, root):
-            print("\n".join(renamed(status)), end="\n" if status.renamed else "")
+            told = structs.replace(status, renamed=(*status.renamed, *_to_be_renamed(scan, held, status)))
+            print("\n".join(renamed(told)), end="\n" if told.renamed else "")
         advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")
@@ -140,6 +144,19 @@ def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> T
         each for each in tree.unripe if f"{each.image.link or each.image.path}/".startswith(f"{only}/")
     )
     return replace(tree, repositories=repositories, problems=problems, unripe=unripe)
+
+
+def _to_be_renamed(scan: Tree, state: State, status: Status) -> Iterator[tuple[str, str]]:
+    """What is served under a name that it loses in the next look: version 0.1 knew no other."""
+    with suppress(OSError, ValueError):
+        published = read_published(state)
+        tags = published.catalog.tags() if published is not None else {}
+        there = {(image.repository, image.tag) for image in scan.images}
+        told = {old for old, _ in status.renamed}
+        for (name, tag, digest), (new, also) in sorted(former_names(scan.images).items()):
+            old = f"{name}:{tag}"
+            if tags.get((name, tag)) == digest and (name, tag) not in there and old not in told:
+                yield old, f"{new}:{also}"
 
 
 def _unripe(scan: Tree, status: Status | None) -> tuple[Unripe, ...]:

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -100,8 +100,8 @@ class World(Passes):
         log.handlers, log.propagate = [self.said], False
         log.setLevel(logging.INFO)
 
-    def look(self, *, full: bool = True, hints: Mapping[str, bool] = ALL) -> Outcome:
-        outcome = self.keeper.look(Look(hints, full=full))
+    def look(self, *, full: bool = True, hints: Collection[str] | None = None) -> Outcome:
+        outcome = self.keeper.look(Look(ALL if hints is None else dict.fromkeys(hints, True), full=full))
         self.keeper.reporter.report(outcome, self.mirror.found)
         self.keeper.see_nginx()
         return outcome

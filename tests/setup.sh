@@ -54,6 +54,7 @@ need fish fish
 need lintian lintian
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
+need patchelf patchelf         # runs the nginx of another Debian
 need docker-registry docker-registry
 need chromium chromium         # looks at the page
 need chromedriver chromium-driver

@@ -32,6 +32,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 """What each root has; one that was made with other packages is made anew."""
 
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MAKE = r"""
 root=$1 suite=$2; shift 2
 debootstrap --variant=minbase "$suite" "$root"
@@ -99,7 +100,7 @@ class Root:
                 assert holder.stdout
                 assert holder.stdout.readline() == b"ready\n"
                 inside = ("nsenter", "--target", str(holder.pid), "--net", "--mount")
-                yield (*inside, "chroot", f"{layer}/root")
+                yield (*inside, "chroot", f"{layer}/root", "env", f"PATH={_PATH}")
             finally:
                 holder.kill()
                 holder.wait()

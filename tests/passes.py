@@ -17,6 +17,7 @@ from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
+from scr_watchd.images.places import EVERYWHERE
 from scr_watchd.publish.nginx import Nginx, inspect
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.site import Site
@@ -76,7 +77,8 @@ class Passes:
         root) where something is said to have happened."""
         if hints is None:
             return self.mirror.run_pass(full=full)
-        return self.mirror.run_pass(full=False, hints=dict.fromkeys(hints, True))
+        places = {EVERYWHERE if each == "." else each: True for each in hints}
+        return self.mirror.run_pass(full=full, hints=places)
 
     def look_and_tell(self) -> dict[str, str]:
         self.look()

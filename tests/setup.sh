@@ -56,6 +56,7 @@ need lintian lintian
 need rpmbuild rpm              # and installs what it built
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
+need patchelf patchelf         # runs the nginx of another Debian
 need docker-registry docker-registry
 need chromium chromium         # looks at the page
 need chromedriver chromium-driver

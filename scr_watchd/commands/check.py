@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from scr_watchd.commands import options
+from scr_watchd.commands.about import about, fields
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(_json(scan))
     else:
-        print(_text(scan, root))
+        print(_text(scan, root, about(scan.images, are_all=not only)))
         for empty in sorted(_empty(root / only)):
             print(f"\nempty: {printable(empty)}\n  Copy an image into it, or remove it: rmdir {shell(empty)}")
         if status is not None and _is_of(status, root):
@@ -190,8 +191,11 @@ def _links(scan: Tree, root: Path, state: State) -> Status:
     )
 
 
-def _text(scan: Tree, root: Path) -> str:
-    lines = [f"{_called(image)}{_platforms(image)}  {image.digest}" for image in scan.images]
+def _text(scan: Tree, root: Path, subjects: Callable[[Image], str]) -> str:
+    lines = []
+    for image in scan.images:
+        end = f"  about {words}" if (words := subjects(image)) else ""
+        lines.append(f"{_called(image)}{_platforms(image)}  {image.digest}{end}")
     for each in scan.unripe:
         lines += ["", *unripe(UnripeStatus(_called(each.image), each.reason, each.until))]
     for problem in scan.problems:
@@ -208,7 +212,7 @@ def _empty(top: Path) -> Iterator[str]:
     for path, names, files in os.walk(top):
         if not names and not files and path != str(top):
             yield path
-        own = {"blobs"} if LAYOUT in files else set()
+        own = {"blobs", "ingest"} if LAYOUT in files else set()  # the latter is what oras writes into
         names[:] = [name for name in names if not name.startswith(".") and name not in own]
 
 
@@ -227,6 +231,7 @@ def _json(scan: Tree) -> str:
                 "path": os.fsencode(image.path).decode("utf-8", "backslashreplace"),
                 "platforms": image.platforms,
                 "absent": [each.called for each in image.absent],
+                **fields(image),
             }
             for image in scan.images
         ],

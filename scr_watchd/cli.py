@@ -7,21 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from scr_watchd import __version__
-from scr_watchd.errors import ScrWatchdError
+from scr_watchd.commands import COMMANDS
+from scr_watchd.errors import ScrWatchdError, did_you_mean
 from scr_watchd.words import without_controls
-
-COMMANDS = {
-    "run": "your nginx: keep an nginx that somebody else runs in step with the images",
-    "serve": "our nginx: serve a directory of images at once, with an nginx of its own",
-    "generate": "one nginx file that serves a directory of images, without a daemon",
-    "check": "what would be published, what not, and why",
-    "status": "what the daemon serves now, and what it does not",
-    "wait": "until an image that was dropped in can be pulled",
-    "list": "every image, and the disk that it takes",
-    "verify": "read every byte, and name each image that is rotten",
-    "accept": "images that vanished all at once are meant to be gone",
-    "prune": "free the disk of what was replaced or removed",
-}
 
 USAGE = f"""\
 Drop a container image into a directory and stock nginx serves it: scr-watchd run beside your nginx, scr-watchd serve with our nginx.
@@ -93,4 +81,5 @@ def _main(arguments: list[str]) -> int:
 def _hint(first: str) -> str:
     if "/" in first or os.path.isdir(first):
         return f"to serve that directory: scr-watchd serve {first}"
-    return f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"
+    everything = f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"
+    return did_you_mean(first, COMMANDS, everything)

@@ -1,5 +1,8 @@
 """The exceptions that end a command: with a sentence instead of a traceback, or because we are to end."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ScrWatchdError(Exception):
     """Something that the person who started us can mend.
@@ -26,3 +29,9 @@ class ConfigurationError(ScrWatchdError):
 class Stopped(BaseException):
     """We were asked to end during a pass. It is cut off between two steps, as a crash would; no class of
     ``Exception``, so that nobody takes it for a failure of what was waited for."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint about ``word``, which is none of the ``known``: the nearest of them, or ``otherwise``."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

@@ -40,9 +40,7 @@ nothing is printed, and FILE is as it was
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="scr-watchd generate", description=_ABOUT, formatter_class=options.Raw, allow_abbrev=False
-    )
+    made = options.Parser("generate", _ABOUT)
     made.add_argument("root", nargs="?", metavar="ROOT", default=".", help="the images tree; default .")
     made.add_argument("-o", "--output", metavar="FILE", help="replace FILE in one step, once all is known")
     made.add_argument(

@@ -27,7 +27,7 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.holder import running
 from scr_watchd.publish.sight import Sight, look_again
 from scr_watchd.publish.state import State, read_published
-from scr_watchd.words import printable
+from scr_watchd.words import printable, shell
 
 _ABOUT = """\
 Wait until an image that was dropped in can be pulled; print its digest. If it is not served, print
@@ -130,6 +130,12 @@ def _warn(state: State, *, alone: bool, sight: Sight) -> None:
 
 def _reference(text: str) -> tuple[RepositoryName, Tag]:
     name, _, tag = text.rpartition(":")
+    if not name or not tag or "/" in tag:
+        raise ScrWatchdError(
+            f"{text!a} has no tag",
+            hint=f"for example: scr-watchd wait {shell(text.rstrip(':'))}:latest",
+            status=2,
+        )
     try:
         return RepositoryName.parse(name), Tag.parse(tag)
     except ValueError as error:

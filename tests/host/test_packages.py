@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scr_watchd.cli import COMMANDS
+from scr_watchd.commands import COMMANDS
 from scr_watchd.settings import NAMES
 from tests.documents import block, pages, text
 from tests.host.hosts import IMAGES, OTHER, mirror_host, pulls, until_status

@@ -17,7 +17,7 @@ Drop a container image into a directory and stock nginx serves it: scr-watchd ru
 usage: scr-watchd COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<8} {what}" for name, what in COMMANDS.items())}
+{os.linesep.join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
 
 examples:
   scr-watchd serve ./images                serve ./images on 127.0.0.1:5000

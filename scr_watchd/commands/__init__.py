@@ -11,4 +11,6 @@ COMMANDS = {
     "verify": "read every byte, and name each image that is rotten",
     "accept": "images that vanished all at once are meant to be gone",
     "prune": "free the disk of what was replaced or removed",
+    "completion": "what bash, zsh or fish completes",
+    "manual": "the manual page",
 }

@@ -87,11 +87,11 @@ rm "$doc/examples/scr-watchd.toml" # it is in /etc
 cp -r "$house/README.md" "$house/SECURITY.md" "$house/docs" "$here/copyright" "$doc/"
 cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/scr-watchd"
 
-pages() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$lib "$python" "$here/pages.py" "$1"; }
-pages man | gzip --best --no-name > "$root/usr/share/man/man1/scr-watchd.1.gz"
-pages bash > "$root/usr/share/bash-completion/completions/scr-watchd"
-pages zsh > "$root/usr/share/zsh/vendor-completions/_scr-watchd"
-pages fish > "$root/usr/share/fish/vendor_completions.d/scr-watchd.fish"
+made() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$lib "$python" -P -m scr_watchd "$@"; }
+made manual | gzip --best --no-name > "$root/usr/share/man/man1/scr-watchd.1.gz"
+made completion bash > "$root/usr/share/bash-completion/completions/scr-watchd"
+made completion zsh > "$root/usr/share/zsh/vendor-completions/_scr-watchd"
+made completion fish > "$root/usr/share/fish/vendor_completions.d/scr-watchd.fish"
 
 maintainer="${DEBFULLNAME:-scr-watchd packagers} <${DEBEMAIL:-root@localhost}>"
 revision=$(printf %s "$version" | sed 's/\(\.dev\|a\|b\|rc\)/~\1/')-1

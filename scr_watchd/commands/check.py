@@ -19,13 +19,14 @@ from scr_watchd.commands.status import renamed, unripe
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, UnlinkedStatus, UnripeStatus, about_links
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import ANYBODY, Reader, mounts_around
+from scr_watchd.files import ANYBODY, Reader, me, mounts_around
 from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.moves import has_others
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
-from scr_watchd.oci.catalog import Image
+from scr_watchd.images.way import closed_to
+from scr_watchd.oci.catalog import Image, Problem
 from scr_watchd.publish import place
 from scr_watchd.publish.copying import on_mount
 from scr_watchd.publish.state import State
@@ -122,6 +123,8 @@ def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> T
     except OSError as error:
         raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
     tree = scan.without(_unripe(scan, status))
+    if closed := _closed(root, reader, status, of_service=root == settings.root):
+        return replace(tree, repositories={}, problems=(closed,), unripe=())  # as `run` has it
     if not only:
         return tree
     shown = f"{root}/{only}"
@@ -140,6 +143,19 @@ def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> T
         each for each in tree.unripe if f"{each.image.link or each.image.path}/".startswith(f"{only}/")
     )
     return replace(tree, repositories=repositories, problems=problems, unripe=unripe)
+
+
+def _closed(root: Path, reader: Reader, status: Status | None, *, of_service: bool) -> Problem | None:
+    """What keeps nginx from the whole tree. `serve` asks nobody: its nginx is the user who may enter."""
+    if status is not None:
+        return None if status.own_nginx else closed_to(reader, root)
+    if not of_service and os.geteuid() != 0:
+        return closed_to(me(), root)
+    closed = closed_to(reader, root)
+    if closed is None or of_service:
+        return closed
+    alone = f"scr-watchd serve {shell(str(root))}"
+    return replace(closed, remedy=f"{closed.remedy}, or use an nginx of its own: {alone}")
 
 
 def _unripe(scan: Tree, status: Status | None) -> tuple[Unripe, ...]:

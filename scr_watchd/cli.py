@@ -1,5 +1,6 @@
 """From arguments to an exit status; nothing else."""
 
+import errno
 import importlib
 import os
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from scr_watchd import __version__
 from scr_watchd.commands import COMMANDS
 from scr_watchd.errors import ScrWatchdError, did_you_mean
-from scr_watchd.words import without_controls
+from scr_watchd.words import shell, without_controls
 
 USAGE = f"""\
 Drop a container image into a directory and stock nginx serves it: scr-watchd run beside your nginx, scr-watchd serve with our nginx.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise ScrWatchdError(what, hint="look at its owner, its mode and the disk") from error
+            raise ScrWatchdError(what, hint=_remedy(error)) from error
     except ScrWatchdError as error:
         print(f"scr-watchd: {without_controls(error.message)}", file=sys.stderr)
         if error.hint:
@@ -83,3 +84,20 @@ def _hint(first: str) -> str:
         return f"to serve that directory: scr-watchd serve {first}"
     everything = f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"
     return did_you_mean(first, COMMANDS, everything)
+
+
+def _remedy(error: OSError) -> str:
+    path = str(error.filename or "")
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return "see which directory of that path is missing, or name another one"
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"see who may enter, read and write there: namei -l {shell(path)}" if path else "be who may"
+            )
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some of the disk: df -h; df -i"
+        case errno.EROFS:
+            return "that disk is mounted read-only; name another place"
+        case _:
+            return "look for a failing disk or mount: dmesg | tail"

@@ -3,7 +3,7 @@
 import argparse
 
 from scr_watchd.commands import options
-from scr_watchd.commands.asking import ask, state_of
+from scr_watchd.commands.asking import ask, later, state_of
 
 _ABOUT = """\
 Let go of images that vanished all at once and are held: they are meant to be gone.
@@ -22,7 +22,5 @@ def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     state = state_of(None, settings)
     there = ask(state, "accept")
-    print(
-        "the daemon lets go of what it holds" if there else "the daemon does not run; it will when it starts"
-    )
+    print("the daemon lets go of what it holds" if there else later(state, None))
     return 0

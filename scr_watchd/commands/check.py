@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"\nempty: {printable(empty)}\n  Copy an image into it, or remove it: rmdir {shell(empty)}")
         if status is not None and _is_of(status, root):
             print("\n".join(renamed(status)), end="\n" if status.renamed else "")
-        advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
+        of_serve = status.own_nginx if status is not None else root != settings.root
+        advice = place.gap(root=root, state=state.path, of_serve=of_serve) if root.is_dir() else ""
         if advice:
             print(f"\n{advice}")
         for line in about_links(_links(scan, root, state)):

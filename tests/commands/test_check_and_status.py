@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scr_watchd.publish import place
 from tests.daemons import public_directory, public_path, scr_watchd
 from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, make_images, write_image, write_layout
@@ -109,6 +110,9 @@ def images_that_cannot_be_linked() -> None:
         told = scr_watchd(*options).stdout
         assert f"chmod +t {images} " in told, "a group writes there"
         assert "ReadWritePaths" not in told, "that would not bring two disks together"
+        told = place.gap(root=images, state=state, of_serve=True)
+        assert f"scr-watchd serve {images} --state DIRECTORY " in told
+        assert "in the settings" not in told, "serve has none"
         images.chmod(0o3775)
         assert "gap" not in scr_watchd(*options).stdout
         unmount(images)
@@ -123,7 +127,9 @@ def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:
 def test_status_where_nothing_ever_ran_exits_4(tmp_path: Path) -> None:
     result = scr_watchd("status", "--state", tmp_path)
     assert result.returncode == 4
-    assert result.stdout == f"not running, and never was in {tmp_path}\n"
+    assert result.stdout == (
+        f"not running, and never was in {tmp_path}\nstart it:   scr-watchd run --state {tmp_path}\n"
+    )
     assert json.loads(scr_watchd("status", "--json", "--state", tmp_path).stdout) == {"running": False}
 
 

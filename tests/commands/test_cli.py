@@ -9,7 +9,10 @@ import pytest
 from scr_watchd import __version__
 from scr_watchd.commands import COMMANDS
 from scr_watchd.settings import NAMES
-from tests.daemons import scr_watchd
+from tests.daemons import public_path, scr_watchd
+from tests.trees import image, make_images
+
+__all__ = ["public_path"]  # a fixture
 
 
 def test_the_first_line_of_the_help_says_your_nginx_and_our_nginx() -> None:
@@ -187,3 +190,35 @@ def test_mirrors_are_a_table_or_pairs(tmp_path: Path) -> None:
     assert f'mirrors = {{"docker.io" = "hub", "[::1]:5000" = ""}}  # {file}' in shown
     again = scr_watchd("run", "--print-config", "--mirrors", "docker.io=hub [::1]:5000=").stdout
     assert 'mirrors = {"docker.io" = "hub", "[::1]:5000" = ""}  # flag' in again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        pytest.param(
+            ["accept", "--state", "{tmp}/none"], "no daemon ever ran in {tmp}/none", "--state", id="no daemon"
+        ),
+        pytest.param(
+            ["generate", "{tmp}/images", "-o", "{tmp}/none/file"],
+            "{tmp}/none: No such file or directory",
+            "which directory of that path is missing",
+            id="a directory that is missing",
+        ),
+    ],
+)
+def test_the_remedy_is_for_what_is_wrong(tmp_path: Path, arguments: list[str], said: str, hint: str) -> None:
+    make_images(tmp_path / "images", {"app": {"1": image("a")}})
+    result = scr_watchd(*(each.replace("{tmp}", str(tmp_path)) for each in arguments))
+    assert result.returncode == 1
+    first, second = result.stderr.splitlines()[-2:]
+    assert said.replace("{tmp}", str(tmp_path)) in first
+    assert hint in second
+
+
+def test_what_a_stopped_daemon_needs_is_the_command_that_started_it(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", {"app": {"1": image("a")}})
+    start = f"scr-watchd serve {root}"
+    assert f"start it:   {start}\n" in scr_watchd("status", root).stdout
+    assert f"start it: {start}\n" in scr_watchd("wait", "app:1", root, "--timeout", "0").stdout
+    (root / ".scr-watchd").mkdir()
+    assert scr_watchd("prune", root).stdout.endswith(f"when it starts: {start}\n")

@@ -128,7 +128,10 @@ def test_wait_ends_where_nothing_can_come(started: Host) -> None:
     result = wait_for(started, "app:1", "--timeout", "0.2")
     assert (result.returncode, result.stdout) == (
         4,
-        f"the daemon of {started.state} does not run: scr-watchd run\n",
+        (
+            f"the daemon of {started.state} does not run; start it: "
+            f"scr-watchd run {started.images} --state {started.state}\n"
+        ),
     )
     assert wait_for(started, "app").returncode == 2
     with daemon(*started.arguments()) as process:

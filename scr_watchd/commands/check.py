@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             print("\n".join(renamed(status)), end="\n" if status.renamed else "")
         of_serve = status.own_nginx if status is not None else root != settings.root
         advice = place.gap(root=root, state=state.path, of_serve=of_serve) if root.is_dir() else ""
-        if advice:
+        if advice or (status is not None and _is_of(status, root) and (advice := status.links_cost)):
             print(f"\n{advice}")
         for line in about_links(_links(scan, root, state)):
             print(line)

@@ -187,6 +187,9 @@ _COST = (
 
 def _cost(place: StorePlace, *, root: Path, state: Path) -> str:
     cure = "Keep the images, the state and the store on one mount that scr-watchd may write"
+    if place.obstacle.endswith(os.strerror(errno.EPERM)) and os.geteuid() != 0:  # fs.protected_hardlinks
+        mine = f"chown -R {os.geteuid()} {shell(str(root))}"
+        cure = f"Some images belong to another user: run scr-watchd as that one, or own them, as root: {mine}"
     return gap(root=root, state=state) or f"{_COST}, because {place.obstacle}. {cure}"
 
 

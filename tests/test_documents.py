@@ -133,6 +133,11 @@ def test_the_figures_of_the_readme_are_those_of_their_page() -> None:
     assert len(text("README.md").splitlines()) <= 220
 
 
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("docs/")])
+def test_each_page_begins_with_whom_it_is_for(page: str) -> None:
+    assert re.match(r"# .+\n\n\*For whoever .+\.\*\n\n", text(page))
+
+
 # -- links -------------------------------------------------------------------------------------------
 
 

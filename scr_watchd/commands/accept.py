@@ -1,4 +1,4 @@
-"""`scr-watchd accept`: the images that vanished at once are meant to be gone."""
+"""`scr-watchd accept`: accept a held mass removal."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from scr_watchd.commands import options
 from scr_watchd.commands.asking import ask, later, state_of
 
 _ABOUT = """\
-Let go of images that vanished all at once and are held: they are meant to be gone.
+Accept a mass removal that is held: stop serving the images that vanished all at once.
 
 examples:
   scr-watchd accept

@@ -91,7 +91,7 @@ class Reporter:
             case Published(generation, changes, unproven):
                 self._serving(found, changes.count)
                 if unproven:
-                    self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
+                    self._say(logging.WARNING, f"nginx was not confirmed to have reloaded: {unproven}")
                 else:
                     self._say(logging.INFO, "")
                 clock = time.time()

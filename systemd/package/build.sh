@@ -128,8 +128,8 @@ Priority: optional
 Description: read-only container registry without a registry process
  Drop a container image into a directory, as "skopeo copy" leaves it, and nginx
  serves it: "docker pull" works. scr-watchd watches the directory, has nginx
- test every change before it goes live, reloads it, and finds out whether the
- reload took. Nothing of it is in the path of a request.
+ test every change before it goes live, reloads it, and checks that the
+ reload took effect. Nothing of it is in the path of a request.
  .
  The Python packages that it needs come with it.
 END

@@ -1,5 +1,6 @@
 """From arguments to an exit status; nothing else."""
 
+import errno
 import importlib
 import os
 import signal
@@ -7,21 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from scr_watchd import __version__
-from scr_watchd.errors import ScrWatchdError
-from scr_watchd.words import without_controls
-
-COMMANDS = {
-    "run": "your nginx: keep an nginx that somebody else runs in step with the images",
-    "serve": "our nginx: serve a directory of images at once, with an nginx of its own",
-    "generate": "one nginx file that serves a directory of images, without a daemon",
-    "check": "what would be published, what not, and why",
-    "status": "what the daemon serves now, and what it does not",
-    "wait": "until an image that was dropped in can be pulled",
-    "list": "every image, and the disk that it takes",
-    "verify": "read every byte, and name each image that is rotten",
-    "accept": "images that vanished all at once are meant to be gone",
-    "prune": "free the disk of what was replaced or removed",
-}
+from scr_watchd.commands import COMMANDS
+from scr_watchd.errors import ScrWatchdError, did_you_mean
+from scr_watchd.words import shell, without_controls
 
 USAGE = f"""\
 Drop a container image into a directory and stock nginx serves it: scr-watchd run beside your nginx, scr-watchd serve with our nginx.
@@ -29,7 +18,7 @@ Drop a container image into a directory and stock nginx serves it: scr-watchd ru
 usage: scr-watchd COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<8} {what}" for name, what in COMMANDS.items())}
+{os.linesep.join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
 
 examples:
   scr-watchd serve ./images                serve ./images on 127.0.0.1:5000
@@ -57,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise ScrWatchdError(what, hint="look at its owner, its mode and the disk") from error
+            raise ScrWatchdError(what, hint=_remedy(error)) from error
     except ScrWatchdError as error:
         print(f"scr-watchd: {without_controls(error.message)}", file=sys.stderr)
         if error.hint:
@@ -93,4 +82,22 @@ def _main(arguments: list[str]) -> int:
 def _hint(first: str) -> str:
     if "/" in first or os.path.isdir(first):
         return f"to serve that directory: scr-watchd serve {first}"
-    return f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"
+    everything = f"the commands are {', '.join(COMMANDS)}; scr-watchd --help tells more"
+    return did_you_mean(first, COMMANDS, everything)
+
+
+def _remedy(error: OSError) -> str:
+    path = str(error.filename or "")
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return "see which directory of that path is missing, or name another one"
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"see who may enter, read and write there: namei -l {shell(path)}" if path else "be who may"
+            )
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some of the disk: df -h; df -i"
+        case errno.EROFS:
+            return "that disk is mounted read-only; name another place"
+        case _:
+            return "look for a failing disk or mount: dmesg | tail"

@@ -1,7 +1,9 @@
 """The exceptions that end a command: with a sentence instead of a traceback, or because we are to end. And
 the errors of the system that say nothing of a file, since they may be over in a moment."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 _CURES = {
     errno.EMFILE: "Permit more open files: LimitNOFILE= in the unit, or ulimit -n",
@@ -52,3 +54,9 @@ class ConfigurationError(ScrWatchdError):
 class Stopped(BaseException):
     """We were asked to end during a pass. It is cut off between two steps, as a crash would; no class of
     ``Exception``, so that nobody takes it for a failure of what was waited for."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint about ``word``, which is none of the ``known``: the nearest of them, or ``otherwise``."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

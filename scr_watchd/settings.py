@@ -1,6 +1,5 @@
 """One frozen Settings, from flags, environment, file and defaults, checked at the door."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from scr_watchd.errors import ConfigurationError
+from scr_watchd.errors import ConfigurationError, did_you_mean
 
 DEFAULT_FILE = Path("/etc/scr-watchd/config.toml")
 _ENVIRONMENT = "SCR_WATCHD_"
@@ -152,6 +151,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 NAMES = tuple(Settings.__struct_fields__)
+OF_ENVIRONMENT = ("config", "listen")
+"""What else has a variable: the settings file, and ``serve --listen``."""
 
 
 def load(
@@ -280,11 +281,13 @@ def _pairs(name: str, text: str, origin: str) -> dict[str, str]:
 
 
 def _unknown(name: str, origin: str) -> ConfigurationError:
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    shown = f"{_ENVIRONMENT}{name.upper()}" if origin == "environment" else name
+    shown, known = name, NAMES
+    if origin == "environment":
+        shown = f"{_ENVIRONMENT}{name.upper()}"
+        known = tuple(f"{_ENVIRONMENT}{each.upper()}" for each in (*NAMES, *OF_ENVIRONMENT))
     return ConfigurationError(
         f"there is no setting {shown} (from {origin})",
-        hint=f"did you mean {near[0]}?" if near else "see scr-watchd run --help for all of them",
+        hint=did_you_mean(shown, known, "scr-watchd run --help has all of them"),
     )
 
 

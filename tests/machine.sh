@@ -26,7 +26,7 @@ chmod 1777 tmp var/tmp
 
 mount -t tmpfs -o mode=755 machine dev
 for each in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do
-    # shellcheck disable=SC2086 - a name and two numbers
+    # shellcheck disable=SC2086  # a name and two numbers
     set -- $each
     mknod -m 666 "dev/$1" c "$2" "$3"
 done

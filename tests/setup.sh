@@ -2,6 +2,7 @@
 # Installs what the tests need, and nothing that is there already. Run it again as often as you like.
 #
 #     sh tests/setup.sh && .venv/bin/python -m pytest
+#     sh tests/setup.sh --light      only .venv, no programs: enough for pytest -m 'not slow'
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the
@@ -16,6 +17,12 @@ set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin   # nginx lies there, and a user's PATH does not name it
 PYTHON=${PYTHON:-python3}
+light=
+case ${1:-} in
+    --light) light=yes ;;
+    '') ;;
+    *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
 
 say() { printf 'tests/setup.sh: %s\n' "$*" >&2; }
 
@@ -66,15 +73,21 @@ need chromedriver chromium-driver
 
 # -- programs ------------------------------------------------------------------------------------
 
-if [ -n "$packages" ]; then
+if [ -n "$packages" ] && [ -z "$light" ]; then
     if [ "$(id -u)" = 0 ]; then as_root=; else as_root=sudo; fi
     if ! command -v apt-get >/dev/null; then
         say "there is no apt-get; install what these Debian packages hold:$packages"
     elif [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
         say "missing, and only root can install them: apt-get install --no-install-recommends$packages"
     else
+        say "apt-get will install:$packages"
+        for each in nginx-light:80 docker-registry:5000 docker.io containerd; do
+            case " $packages " in
+                *" ${each%:*} "*) say "Debian starts ${each%:*} as a service${each#"${each%:*}"}; --light leaves all of this out" ;;
+            esac
+        done
         $as_root apt-get update
-        # shellcheck disable=SC2086 - a list of words
+        # shellcheck disable=SC2086  # a list of words
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
     fi
 fi
@@ -87,7 +100,7 @@ fi
 
 # -- promtool, without the service that it comes with --------------------------------------------
 
-if [ ! -x .venv/bin/promtool ] && command -v apt-get >/dev/null; then
+if [ -z "$light" ] && [ ! -x .venv/bin/promtool ] && command -v apt-get >/dev/null; then
     scratch=$(mktemp -d)
     (cd "$scratch" && chmod 755 . && apt-get download --quiet prometheus && dpkg-deb --extract prometheus_*.deb .) ||
         say "the package prometheus cannot be downloaded: what needs promtool is skipped"

@@ -16,11 +16,15 @@ NOT_RUN = {
     ("ARCHITECTURE.md", "The picture", ""): "a picture",
     ("ARCHITECTURE.md", "The rooms", ""): "a picture; tests/test_house.py has the ladder",
     ("CONTRIBUTING.md", "Set-up, and the one command", ""): "how these tests are run",
+    ("CONTRIBUTING.md", "Releasing", ""): "it releases; tests/test_release.py does so elsewhere",
     (
         "README.md",
         "Two commands",
         "pip install",
     ): "needs a package index; tests/test_install.py does the same",
+    ("README.md", "From another machine", ""): "no certificate here; tests/commands/test_tls.py has its own",
+    ("README.md", "Your own nginx", ""): "the files of config/ have these lines, and are run",
+    ("README.md", "A container", ""): "tests/containers builds and runs it as docs/containers.md has it",
     ("README.md", "The first image", ""): "needs the internet; tests/clients drops images from elsewhere",
     ("docs/clients.md", "What was pulled", "python -m"): "how a test is run",
     ("docs/clients.md", "What was pulled", "HOST"): "a pattern; tests/clients/pullers.py writes that file",
@@ -122,6 +126,21 @@ def test_what_is_measured_can_be_written_into_its_page(tmp_path: Path) -> None:
     assert text("docs/performance.md").endswith(rest)
 
 
+def test_the_figures_of_the_readme_are_those_of_their_page() -> None:
+    _, _, rest = text("docs/performance.md").partition(report.BEGIN)
+    table, _, _ = rest.partition(report.END)
+    begin, end = report.FIGURES
+    figures = report.chosen(table)
+    assert figures.count("\n| ") == 6, "a row of README.md is no longer measured"
+    assert f"{begin}\n\n{figures}\n{end}" in text("README.md")
+    assert len(text("README.md").splitlines()) <= 220
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("docs/")])
+def test_each_page_begins_with_whom_it_is_for(page: str) -> None:
+    assert re.match(r"# .+\n\n\*For whoever .+\.\*\n\n", text(page))
+
+
 # -- links -------------------------------------------------------------------------------------------
 
 
@@ -163,7 +182,7 @@ def test_whoever_names_a_page_or_its_heading_names_one_that_is_there() -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    named = set(re.findall(r"\]\((docs/[^)#]+)", text("README.md")))
+    named = set(re.findall(r"\]\((docs/[^)#]+\.md)", text("README.md")))
     assert named == {page for page in pages() if page.startswith("docs/")}
 
 

@@ -84,6 +84,7 @@ def test_pure_rooms_touch_nothing() -> None:
         pytest.param(["ruff", "check", "."], id="linter"),
         pytest.param(["ruff", "format", "--check", "."], id="formatter"),
         pytest.param(["mypy"], id="types"),
+        pytest.param(["codespell_lib"], id="spelling"),
     ],
 )
 def test_the_code_is_clean(command: list[str]) -> None:
@@ -91,6 +92,22 @@ def test_the_code_is_clean(command: list[str]) -> None:
         [sys.executable, "-m", *command], cwd=HOUSE, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_shell_scripts_are_clean() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=False)
+    scripts = [
+        name
+        for name in tracked.stdout.splitlines()
+        if (HOUSE / name).is_file() and (HOUSE / name).read_bytes().startswith(b"#!/bin/sh")
+    ]
+    if not scripts:
+        pytest.skip("this is no checkout")
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    result = subprocess.run(
+        [shellcheck, "--severity=warning", *scripts], cwd=HOUSE, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:

@@ -1,12 +1,12 @@
-"""`scr-watchd accept`: the images that vanished at once are meant to be gone."""
+"""`scr-watchd accept`: accept a held mass removal."""
 
 import argparse
 
 from scr_watchd.commands import options
-from scr_watchd.commands.asking import ask, state_of
+from scr_watchd.commands.asking import ask, later, state_of
 
 _ABOUT = """\
-Let go of images that vanished all at once and are held: they are meant to be gone.
+Accept a mass removal that is held: stop serving the images that vanished all at once.
 
 examples:
   scr-watchd accept
@@ -22,7 +22,5 @@ def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     state = state_of(None, settings)
     there = ask(state, "accept")
-    print(
-        "the daemon lets go of what it holds" if there else "the daemon does not run; it will when it starts"
-    )
+    print("the daemon lets go of what it holds" if there else later(state, None))
     return 0

@@ -22,13 +22,14 @@ from scr_watchd.commands.status import renamed, unripe
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.status import Status, UnlinkedStatus, UnripeStatus, about_links
 from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import ANYBODY, Reader, mounts_around
+from scr_watchd.files import ANYBODY, Reader, me, mounts_around
 from scr_watchd.images.layout import LAYOUT
 from scr_watchd.images.moves import has_others
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
-from scr_watchd.oci.catalog import Image, former_names
+from scr_watchd.images.way import closed_to
+from scr_watchd.oci.catalog import Image, Problem, former_names
 from scr_watchd.publish import place
 from scr_watchd.publish.copying import on_mount
 from scr_watchd.publish.records import read_published
@@ -73,8 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         if status is not None and _is_of(status, root):
             told = structs.replace(status, renamed=(*status.renamed, *_to_be_renamed(scan, held, status)))
             print("\n".join(renamed(told)), end="\n" if told.renamed else "")
-        advice = place.gap(root=root, state=state.path) if root.is_dir() else ""
-        if advice:
+        of_serve = status.own_nginx if status is not None else root != settings.root
+        advice = place.gap(root=root, state=state.path, of_serve=of_serve) if root.is_dir() else ""
+        if advice or (status is not None and _is_of(status, root) and (advice := status.links_cost)):
             print(f"\n{advice}")
         for line in about_links(_links(scan, root, state)):
             print(line)
@@ -127,6 +129,8 @@ def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> T
     except OSError as error:
         raise ScrWatchdError(f"{printable(str(root))} cannot be read: {error.strerror}") from error
     tree = scan.without(_unripe(scan, status))
+    if closed := _closed(root, reader, status, of_service=root == settings.root):
+        return replace(tree, repositories={}, problems=(closed,), unripe=())  # as `run` has it
     if not only:
         return tree
     shown = f"{root}/{only}"
@@ -158,6 +162,19 @@ def _to_be_renamed(scan: Tree, state: State, status: Status) -> Iterator[tuple[s
             old = f"{name}:{tag}"
             if tags.get((name, tag)) == digest and (name, tag) not in there and old not in told:
                 yield old, f"{new}:{also}"
+
+
+def _closed(root: Path, reader: Reader, status: Status | None, *, of_service: bool) -> Problem | None:
+    """What keeps nginx from the whole tree. `serve` asks nobody: its nginx is the user who may enter."""
+    if status is not None:
+        return None if status.own_nginx else closed_to(reader, root)
+    if not of_service and os.geteuid() != 0:
+        return closed_to(me(), root)
+    closed = closed_to(reader, root)
+    if closed is None or of_service:
+        return closed
+    alone = f"scr-watchd serve {shell(str(root))}"
+    return replace(closed, remedy=f"{closed.remedy}, or use an nginx of its own: {alone}")
 
 
 def _unripe(scan: Tree, status: Status | None) -> tuple[Unripe, ...]:

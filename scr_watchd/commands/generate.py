@@ -14,6 +14,7 @@ from scr_watchd.files import ANYBODY, open_directory, write_atomically
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening
 from scr_watchd.images.tree import Tree
+from scr_watchd.images.way import closed_to
 from scr_watchd.oci.catalog import Problem
 from scr_watchd.oci.names import RepositoryName
 from scr_watchd.render import single_file
@@ -40,9 +41,7 @@ nothing is printed, and FILE is as it was
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="scr-watchd generate", description=_ABOUT, formatter_class=options.Raw, allow_abbrev=False
-    )
+    made = options.Parser("generate", _ABOUT)
     made.add_argument("root", nargs="?", metavar="ROOT", default=".", help="the images tree; default .")
     made.add_argument("-o", "--output", metavar="FILE", help="replace FILE in one step, once all is known")
     made.add_argument(
@@ -74,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     scan = scan.without(Ripening().unripe(scan.images, scan.changed, now=time.time()))
     text, untold = single_file.trees(scan.images, server_root=server_root, shown=str(root))
     problems = (*scan.problems, *untold)
+    if arguments.server_root is None and (closed := closed_to(ANYBODY, root)):
+        problems = (closed, *problems)  # the file is written: an nginx of who owns that directory may enter
     _say(problems)
     for each in scan.unripe:
         print(

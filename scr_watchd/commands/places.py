@@ -36,8 +36,14 @@ def make_state(root: Path) -> Path:
     raise ScrWatchdError(
         f"there is no state directory for {root} that nobody else could exchange: {'; '.join(reasons)}",
         hint="name one with --state that you may write, best one that with every directory above it only "
-        "root and you may write; in a container that is read-only, mount a tmpfs at /run",
+        "root and you may write; in a container, run it as the owner of the images, or give it a tmpfs that "
+        f"it may write: --user {_owner(root)}, or --tmpfs /run:uid={os.geteuid()}",
     )
+
+
+def _owner(root: Path) -> str:
+    status = root.stat()
+    return f"{status.st_uid}:{status.st_gid}"
 
 
 def make_private(root: Path) -> Path:

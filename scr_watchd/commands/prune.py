@@ -3,7 +3,7 @@
 import argparse
 
 from scr_watchd.commands import options
-from scr_watchd.commands.asking import ask, state_of
+from scr_watchd.commands.asking import ask, later, state_of
 
 _ABOUT = """\
 Free the disk of images that were replaced or removed, before their grace period ends.
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
-    there = ask(state_of(arguments.root, settings), "prune", "now" if arguments.now else "")
-    print("the daemon frees it now" if there else "the daemon does not run; it will when it starts")
+    state = state_of(arguments.root, settings)
+    there = ask(state, "prune", "now" if arguments.now else "")
+    print("the daemon frees it now" if there else later(state, arguments.root))
     return 0

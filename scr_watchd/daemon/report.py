@@ -24,7 +24,7 @@ from scr_watchd.files import Reader
 from scr_watchd.oci.catalog import Catalog, Problem, Reference
 from scr_watchd.oci.names import RepositoryName, Tag
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
-from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.place import StorePlace, is_mount_point
 from scr_watchd.publish.sight import Sight
 from scr_watchd.words import printable
 
@@ -91,7 +91,7 @@ class Reporter:
             case Published(generation, changes, unproven):
                 self._serving(found, changes.count)
                 if unproven:
-                    self._say(logging.WARNING, f"whether nginx obeyed is not proven: {unproven}")
+                    self._say(logging.WARNING, f"nginx was not confirmed to have reloaded: {unproven}")
                 else:
                     self._say(logging.INFO, "")
                 clock = time.time()
@@ -143,8 +143,10 @@ class Reporter:
         """Say what ``generation``, confirmed by now and rendered from what was ``found``, does to the tags of
         the catalog ``before``."""
         if self.for_machines or changes.count <= _MANY:
+            refused = notices.refused(found, str(self.root), self.prefix) if changes.removed else {}
             for event in events.of_publication(changes, before, generation):
-                log.info("%s", self._words(event, found), extra={"event": event})
+                why = refused.get((event.repository, event.tag), "")
+                log.info("%s", self._words(event, found, why), extra={"event": event})
         else:
             kinds = {"appeared": changes.added, "replaced": changes.replaced, "gone": changes.removed}
             told = [f"{len(tags)} {what}" for what, tags in kinds.items() if tags]
@@ -164,10 +166,10 @@ class Reporter:
 
     # -- lines -------------------------------------------------------------------------------------
 
-    def _words(self, event: Event, found: Found) -> str:
+    def _words(self, event: Event, found: Found, why: str) -> str:
         called = f"{event.repository}:{event.tag}"
         if event.action == "removed":
-            return f"{called} is gone"
+            return f"{called} is no longer served: {why}" if why else f"{called} is gone"
         some = platforms(found, (RepositoryName(event.repository or ""), Tag(event.tag or "")))
         if event.action == "published":
             return f"{called}{some} is there{self._pull(called)} ({event.digest})"
@@ -226,12 +228,9 @@ class Reporter:
         if self._first and self.address and found.example and not 0 < changed <= _MANY:
             log.info("for example%s", self._pull(name(found.example)))
         if self._first and not found.tags:
-            log.info(
-                "there is no image in %s; this adds one: "
-                "skopeo copy docker://docker.io/library/alpine:3.20 dir:%s/alpine:3.20",
-                self.root,
-                self.root,
-            )
+            mounted = is_mount_point(self.root)
+            how = notices.first_image(self.root, is_container=os.getpid() == 1, has_mount=mounted)
+            log.info("there is no image in %s; %s", self.root, how)
 
     def _pull(self, called: str) -> str:
         return f": docker pull {self.address}/{called}" if self.address else ""

@@ -28,8 +28,9 @@ from scr_watchd.images.seen import (
     kept,
 )
 from scr_watchd.images.sparse import LOSING_SECONDS
+from scr_watchd.images.way import closed_to
 from scr_watchd.oci.manifest import MANIFEST_BYTES
-from scr_watchd.words import printable, shell
+from scr_watchd.words import shell
 
 DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
 # names of no concern: hidden ones, and what writers use until they are done
@@ -76,17 +77,9 @@ class Walk:
         self._spent: Counter[int] = Counter()
 
     def root(self, *, parents: bool) -> None:
-        way = [*reversed(Path(self._root).parents), Path(self._root)] if parents else []
-        for each in way:
-            if not self._reader.may_enter(each.stat()):
-                mode = stat.S_IMODE(each.stat().st_mode)
-                self._found.problem(
-                    "",
-                    f"nginx may not enter {printable(str(each))} (mode {mode:04o})",
-                    f"Permit it: chmod o+x {shell(str(each))}",
-                    each.stat().st_uid,
-                )
-                return
+        if parents and (closed := closed_to(self._reader, self._found.root)):
+            self._found.told("", [closed])
+            return
         statuses = entries_of(self._descriptor)
         self._root_itself(statuses)
         self._below(self._descriptor, "", statuses, depth=1)

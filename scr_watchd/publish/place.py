@@ -192,11 +192,15 @@ _COST = (
 
 def _cost(place: StorePlace, *, root: Path, state: Path) -> str:
     cure = "Keep the images, the state and the store on one mount that scr-watchd may write"
+    if place.obstacle.endswith(os.strerror(errno.EPERM)) and os.geteuid() != 0:  # fs.protected_hardlinks
+        mine = f"chown -R {os.geteuid()} {shell(str(root))}"
+        cure = f"Some images belong to another user: run scr-watchd as that one, or own them, as root: {mine}"
     return gap(root=root, state=state) or f"{_COST}, because {place.obstacle}. {cure}"
 
 
-def gap(*, root: Path, state: Path) -> str:
-    """What symbolic links cost here, why, and the lines that would make hard ones; empty if they are hard.
+def gap(*, root: Path, state: Path, of_serve: bool = False) -> str:
+    """What symbolic links cost here, why, and the lines that would make hard ones, which are others for a
+    tree ``of_serve``; empty if they are hard.
 
     Unlike ``choose`` it tries nothing and changes nothing: it compares mounts.
     """
@@ -211,7 +215,9 @@ def gap(*, root: Path, state: Path) -> str:
     if point == state_point or (os.access(root, os.W_OK) and not weak_place(root)):
         return ""
     cures = ['  in the settings:  root = "/var/lib/scr-watchd/images", state = "/var/lib/scr-watchd"']
-    if _device(root) == _device(state):
+    if of_serve:
+        cures = [f"  scr-watchd serve {shell(str(root))} --state DIRECTORY   (on the mount of the images)"]
+    if _device(root) == _device(state) and not of_serve:
         common = os.path.commonpath([root, state])
         cures.append(
             f"  or in the unit:   ReadWritePaths={common}   (one line for both: each is a mount of its own)"

@@ -102,11 +102,11 @@ cp -r "$house/config/." "$house/systemd/notify-reload.conf" "$doc/examples/"
 rm "$doc/examples/scr-watchd.toml" # it is in /etc
 cp -r "$house/README.md" "$house/SECURITY.md" "$house/docs" "$here/copyright" "$doc/"
 
-pages() { "$work/venv/bin/python" "$here/pages.py" "$1"; }
-pages man | gzip --best --no-name > "$root/usr/share/man/man1/scr-watchd.1.gz"
-pages bash > "$root/usr/share/bash-completion/completions/scr-watchd"
-pages zsh > "$zsh/_scr-watchd"
-pages fish > "$root/usr/share/fish/vendor_completions.d/scr-watchd.fish"
+made() { "$work/venv/bin/python" -P -m scr_watchd "$@"; }
+made manual | gzip --best --no-name > "$root/usr/share/man/man1/scr-watchd.1.gz"
+made completion bash > "$root/usr/share/bash-completion/completions/scr-watchd"
+made completion zsh > "$zsh/_scr-watchd"
+made completion fish > "$root/usr/share/fish/vendor_completions.d/scr-watchd.fish"
 
 gzip --best --no-name < "$house/CHANGELOG.md" > "$doc/changelog.gz"
 glibc=$(basename -a "$work"/wheels/*.whl | sed -n 's/.*manylinux_2_\([0-9]*\)_.*/\1/p' | sort -n | tail -1)
@@ -158,8 +158,8 @@ Priority: optional
 Description: read-only container registry without a registry process
  Drop a container image into a directory, as "skopeo copy" leaves it, and nginx
  serves it: "docker pull" works. scr-watchd watches the directory, has nginx
- test every change before it goes live, reloads it, and finds out whether the
- reload took. Nothing of it is in the path of a request.
+ test every change before it goes live, reloads it, and checks that the
+ reload took effect. Nothing of it is in the path of a request.
  .
  The Python packages that it needs come with it.
 END

@@ -55,6 +55,7 @@ def main() -> None:
                 write(book, arguments.output)  # after each size: what was measured is not lost
             if arguments.table:
                 report.into_page(HOUSE / "docs" / "performance.md", report.targets(book))
+                report.into_page(HOUSE / "README.md", report.chosen(report.targets(book)), *report.FIGURES)
             say(f"{report.targets(book)}\n{report.beside(book)}written to {arguments.output}")
 
 
@@ -122,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--directory", type=Path, help="where to make the trees: a disk, not a tmpfs")
     made.add_argument("--output", type=Path, default=HERE / "results", help="where to write the results")
-    made.add_argument("--table", action="store_true", help="write the table into docs/performance.md too")
+    made.add_argument(
+        "--table", action="store_true", help="write the tables of docs/performance.md and README.md too"
+    )
     return made
 
 

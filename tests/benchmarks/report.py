@@ -49,13 +49,37 @@ def beside(book: Book) -> str:
     return "".join(lines)
 
 
-def into_page(page: Path, table: str) -> None:
+def into_page(page: Path, table: str, begin: str = BEGIN, end: str = END) -> None:
     """Put ``table`` between the markers of ``page``."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin, f"{page} has lost its first marker"
-    assert end, f"{page} has lost its last marker"
-    page.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+    before, first, rest = page.read_text().partition(begin)
+    _, last, after = rest.partition(end)
+    assert first, f"{page} has lost its first marker"
+    assert last, f"{page} has lost its last marker"
+    page.write_text(f"{before}{begin}\n\n{table}\n{end}{after}")
+
+
+FIGURES = ("<!-- figures: written by python -m tests.benchmarks --table -->", "<!-- end of figures -->")
+_CHOSEN = (
+    ("manifest by tag, requests a second, against docker-registry 2.8", "10,000", "--figures manifest"),
+    ("blob of 6 MB, a CPU second, against docker-registry 2.8", "10,000", "--figures large-blobs"),
+    ("from the last byte that skopeo writes to the first pull", "1,000", "--figures drop --sizes 1000"),
+    ("from the last byte that skopeo writes to the first pull", "100,000", "--figures drop --sizes 100000"),
+    ("nginx's master after reading it, peak memory (VmHWM)", "100,000", "--figures parse --sizes 100000"),
+    ("the idle daemon's memory (VmRSS)", "10,000", "--figures idle"),
+)
+
+
+def chosen(table: str) -> str:
+    """Six rows of the ``table`` of targets, for README.md: as measured, each with what reproduces it."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    measured = {(row[0], row[1]): row[3] for row in cells if len(row) >= 4}
+    rows = [
+        f"| {what} | {tags} | {measured[what, tags]} | `{how}` |"
+        for what, tags, how in _CHOSEN
+        if (what, tags) in measured
+    ]
+    head = ("| what | tags | measured | `python -m tests.benchmarks` with |", "|---|---|---|---|")
+    return "\n".join((*head, *rows, ""))
 
 
 def _wanted(limit: Limit) -> str:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import public_directory, scr_watchd
+from scr_watchd.publish import place
+from tests.daemons import public_directory, public_path, scr_watchd
 from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.trees import image, make_images, write_image, write_layout
+
+__all__ = ["public_path"]  # a fixture
 
 
 def test_check_of_a_tree_in_order_exits_0(tmp_path: Path) -> None:
@@ -55,6 +58,34 @@ def test_check_of_one_image(tmp_path: Path, where: str) -> None:
     assert scr_watchd("check", tmp_path / where).returncode == 3
 
 
+@pytest.mark.parametrize("closed", ["above", "above/images"])
+def test_every_command_says_that_nginx_cannot_enter_a_directory_on_the_way(
+    tmp_path: Path, closed: str
+) -> None:
+    """One judgement: `check` and `generate` called it all in order, and nginx answered 403."""
+    root = make_images(tmp_path / "above" / "images", {"app": {"1": image("a")}})
+    (tmp_path / closed).chmod(0o700)
+    here = [f"not served: {root}", f"  nginx may not enter {tmp_path / closed} (mode 0700)"]
+    remedy = f"  Permit it: chmod o+x {tmp_path / closed}"
+    checked = scr_watchd("check", "--root", root)
+    assert checked.returncode == 3
+    assert checked.stdout.splitlines()[1:4] == [*here, remedy]
+    assert "0 to serve, 1 not" in checked.stdout
+    other = scr_watchd("check", root)  # may be for `serve`, which may enter what is its user's
+    alone = f"{remedy}, or use an nginx of its own: scr-watchd serve {root}"
+    if os.geteuid() == 0:
+        assert other.stdout.splitlines()[1:4] == [*here, alone]
+    else:
+        assert other.stdout.endswith("1 to serve, 0 not\n")
+    generated = scr_watchd("generate", root, "-o", tmp_path / "registry.conf")
+    assert generated.returncode == 3
+    assert generated.stderr.splitlines() == [*here, remedy]
+    assert (tmp_path / "registry.conf").exists()  # for an nginx of the owner's
+    assert scr_watchd("generate", root, "--server-root", "/elsewhere").returncode == 0
+    ran = scr_watchd("run", "--once", root, "--state", tmp_path / "state", "--reload", "none")
+    assert f"not served: {root}: nginx may not enter {tmp_path / closed} (mode 0700)" in ran.stderr
+
+
 def test_check_tells_which_lines_would_make_replacing_gapless() -> None:
     run_with_private_mounts(images_that_cannot_be_linked)
 
@@ -80,6 +111,9 @@ def images_that_cannot_be_linked() -> None:
         told = scr_watchd(*options).stdout
         assert f"chmod +t {images} " in told, "a group writes there"
         assert "ReadWritePaths" not in told, "that would not bring two disks together"
+        told = place.gap(root=images, state=state, of_serve=True)
+        assert f"scr-watchd serve {images} --state DIRECTORY " in told
+        assert "in the settings" not in told, "serve has none"
         images.chmod(0o3775)
         assert "gap" not in scr_watchd(*options).stdout
         unmount(images)
@@ -94,7 +128,9 @@ def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:
 def test_status_where_nothing_ever_ran_exits_4(tmp_path: Path) -> None:
     result = scr_watchd("status", "--state", tmp_path)
     assert result.returncode == 4
-    assert result.stdout == f"not running, and never was in {tmp_path}\n"
+    assert result.stdout == (
+        f"not running, and never was in {tmp_path}\nstart it:   scr-watchd run --state {tmp_path}\n"
+    )
     assert json.loads(scr_watchd("status", "--json", "--state", tmp_path).stdout) == {"running": False}
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from scr_watchd import __version__
-from scr_watchd.cli import COMMANDS
+from scr_watchd.commands import COMMANDS
 from scr_watchd.settings import NAMES
-from tests.daemons import scr_watchd
+from tests.daemons import public_path, scr_watchd
+from tests.trees import image, make_images
+
+__all__ = ["public_path"]  # a fixture
 
 
 def test_the_first_line_of_the_help_says_your_nginx_and_our_nginx() -> None:
@@ -33,6 +36,58 @@ def test_a_lone_path_is_a_hint_to_serve(tmp_path: Path) -> None:
     result = scr_watchd(tmp_path)
     assert result.returncode == 2
     assert f"scr-watchd serve {tmp_path}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        pytest.param(["serv"], "no command 'serv'", "did you mean serve?", id="a command"),
+        pytest.param(
+            ["serve", "--lisen", "80"], "no option --lisen", "did you mean --listen?", id="an option"
+        ),
+        pytest.param(
+            ["run", "--conf=x"], "no option --conf", "did you mean --config?", id="an option and a value"
+        ),
+        pytest.param(
+            ["serve", "--confirm", "none"], "means nothing to", "serve --help", id="of another command"
+        ),
+        pytest.param(
+            ["status", "a", "b"], "'b' is one argument too many", "status --help", id="one too many"
+        ),
+        pytest.param(["wait"], "required: NAME:TAG", "wait --help", id="one is missing"),
+        pytest.param(
+            ["wait", "app"], "'app' has no tag", "scr-watchd wait app:latest", id="a tag is missing"
+        ),
+        pytest.param(
+            ["wait", "app:"], "'app:' has no tag", "scr-watchd wait app:latest", id="a tag is empty"
+        ),
+        pytest.param(["wait", "a:50/b"], "'a:50/b' has no tag", "wait a:50/b:latest", id="a port is no tag"),
+    ],
+)
+def test_a_wrong_word_is_answered_by_the_right_one(arguments: list[str], said: str, hint: str) -> None:
+    result = scr_watchd(*arguments)
+    assert result.returncode == 2
+    wrong, right = result.stderr.splitlines()
+    assert said in wrong
+    assert hint in right
+
+
+def test_serve_says_that_a_file_is_no_directory(tmp_path: Path) -> None:
+    file = tmp_path / "image.tar"
+    file.touch()
+    result = scr_watchd("serve", file)
+    assert result.returncode == 1
+    assert f"{file} is a file" in result.stderr
+    assert "scr-watchd serve ROOT" in result.stderr
+
+
+def test_the_help_of_serve_has_its_own_defaults_and_settings_only() -> None:
+    shown = " ".join(scr_watchd("serve", "--help").stdout.split())
+    assert "default ROOT/.scr-watchd" in shown
+    assert "default /var/lib/scr-watchd " not in f"{shown} "
+    assert "--confirm " not in shown
+    assert "serve: " not in shown
+    assert shown.startswith("usage: scr-watchd serve [options] [ROOT] Our nginx")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +132,14 @@ def test_print_config_names_the_origin_of_each_value(tmp_path: Path) -> None:
     [
         pytest.param("quiet_second = 1", {}, "no setting quiet_second", "quiet_seconds", id="in the file"),
         pytest.param(
-            "", {"SCR_WATCHD_ROOTS": "/x"}, "no setting SCR_WATCHD_ROOTS", "root", id="in the environment"
+            "",
+            {"SCR_WATCHD_ROOTS": "/x"},
+            "no setting SCR_WATCHD_ROOTS",
+            "SCR_WATCHD_ROOT?",
+            id="in the environment",
+        ),
+        pytest.param(
+            "", {"SCR_WATCHD_LISEN": "80"}, "no setting SCR_WATCHD_LISEN", "SCR_WATCHD_LISTEN", id="of serve"
         ),
         pytest.param("quiet_seconds = 'x", {}, "is not TOML", "", id="not TOML"),
         pytest.param("quiet_seconds = 'x'", {}, "quiet_seconds", "", id="a wrong type"),
@@ -140,3 +202,35 @@ def test_mirrors_are_a_table_or_pairs(tmp_path: Path) -> None:
     assert f'mirrors = {{"docker.io" = "hub", "[::1]:5000" = ""}}  # {file}' in shown
     again = scr_watchd("run", "--print-config", "--mirrors", "docker.io=hub [::1]:5000=").stdout
     assert 'mirrors = {"docker.io" = "hub", "[::1]:5000" = ""}  # flag' in again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        pytest.param(
+            ["accept", "--state", "{tmp}/none"], "no daemon ever ran in {tmp}/none", "--state", id="no daemon"
+        ),
+        pytest.param(
+            ["generate", "{tmp}/images", "-o", "{tmp}/none/file"],
+            "{tmp}/none: No such file or directory",
+            "which directory of that path is missing",
+            id="a directory that is missing",
+        ),
+    ],
+)
+def test_the_remedy_is_for_what_is_wrong(tmp_path: Path, arguments: list[str], said: str, hint: str) -> None:
+    make_images(tmp_path / "images", {"app": {"1": image("a")}})
+    result = scr_watchd(*(each.replace("{tmp}", str(tmp_path)) for each in arguments))
+    assert result.returncode == 1
+    first, second = result.stderr.splitlines()[-2:]
+    assert said.replace("{tmp}", str(tmp_path)) in first
+    assert hint in second
+
+
+def test_what_a_stopped_daemon_needs_is_the_command_that_started_it(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", {"app": {"1": image("a")}})
+    start = f"scr-watchd serve {root}"
+    assert f"start it:   {start}\n" in scr_watchd("status", root).stdout
+    assert f"start it: {start}\n" in scr_watchd("wait", "app:1", root, "--timeout", "0").stdout
+    (root / ".scr-watchd").mkdir()
+    assert scr_watchd("prune", root).stdout.endswith(f"when it starts: {start}\n")

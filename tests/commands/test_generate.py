@@ -14,7 +14,7 @@ import pytest
 from scr_watchd.render.http_conf import render
 from scr_watchd.render.single_file import LONGEST_NAME
 from tests.clients.real_images import Sources, Workshop, assert_same, drop, kinds, pull, skopeo
-from tests.daemons import free_port, public_directory, scr_watchd
+from tests.daemons import free_port, public_directory, public_path, scr_watchd
 from tests.nginxes import Running, binaries, nginx_with
 from tests.render import contract
 from tests.render.contract import (
@@ -43,6 +43,8 @@ from tests.trees import (
     write_image,
     write_layout,
 )
+
+__all__ = ["public_path"]  # a fixture
 
 LONG_NAME = ("long." * 51)[: LONGEST_NAME - 1] + "x"
 MANY_TAGS = [f"{'release' * 15}-{number:05d}" for number in range(80)]  # 9 KB of a list
@@ -132,8 +134,9 @@ def around(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("generate") / "images", TREE)
+def root() -> Iterator[Path]:
+    with public_directory() as directory:
+        yield make_images(directory / "images", TREE)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 from tests.commands.test_never_wrong import started
 from tests.commands.test_run import Host, host
 from tests.commands.test_wait_and_verify import wait_for
-from tests.daemons import daemon, remove, scr_watchd
+from tests.daemons import daemon, public_path, remove, scr_watchd
 from tests.trees import image, write_image, write_index, write_layout
 from tests.waiting import until
 
-__all__ = ["host", "started"]  # fixtures
+__all__ = ["host", "public_path", "started"]  # fixtures
 
 ONE, TWO = image("one"), image("two")
 

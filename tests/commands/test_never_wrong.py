@@ -171,7 +171,10 @@ def test_prune_frees_what_only_the_store_has(started: Host) -> None:
         until(lambda: command(started, "status").stdout, lambda text: "only in the store" not in text)
         assert answers(started, shared) == {200}
         process.stop()
-    assert command(started, "prune").stdout == "the daemon does not run; it will when it starts\n"
+    assert command(started, "prune").stdout == (
+        "the daemon does not run; it will when it starts: "
+        f"scr-watchd run {started.images} --state {started.state}\n"
+    )
 
 
 def test_a_request_that_comes_in_the_middle_of_a_pass_is_not_lost(started: Host, tmp_path: Path) -> None:

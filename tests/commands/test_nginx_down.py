@@ -15,7 +15,7 @@ from tests.commands.test_run import Host, host
 from tests.commands.test_serve import images, serving
 from tests.daemons import Daemon, daemon, is_running, scr_watchd, service_manager, start_nginx
 from tests.http import ask
-from tests.nginxes import require_root
+from tests.nginxes import require, require_root
 from tests.trees import image, write_image
 from tests.waiting import until
 
@@ -168,14 +168,14 @@ def test_after_serve_has_ended_nothing_is_served(images: Path) -> None:
 def test_an_nginx_of_serve_that_cannot_come_back_is_down(images: Path) -> None:
     write_image(images / "app:1", BUILT)
     nginx = images.parent / "nginx"
-    nginx.symlink_to("/usr/sbin/nginx")
+    nginx.symlink_to(require("nginx"))
     with serving(images, "--nginx", nginx) as (process, address):
         nginx.unlink()
         os.kill(int((images / ".scr-watchd" / "serve" / "nginx.pid").read_text()), signal.SIGKILL)
         process.says("^warning: nginx cannot be started")
         process.says("^warning: nginx does not run")
         assert scr_watchd("status", images).returncode == 5
-        nginx.symlink_to("/usr/sbin/nginx")
+        nginx.symlink_to(require("nginx"))
         process.says("^nginx runs again", seconds=15)
         assert ask(address, "/v2/app/manifests/1").status == 200
         until(lambda: scr_watchd("status", images).returncode, lambda code: code == 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import Daemon, Site, daemon, public_directory, remove, scr_watchd, site, start_nginx
-from tests.nginxes import require
+from tests.nginxes import require, require_root
 from tests.trees import image, write_image
 from tests.waiting import until
 
@@ -176,6 +176,7 @@ def generations(host: Host) -> set[str]:
 
 
 def test_a_broken_foreign_file_stops_nothing_and_is_named(running: tuple[Host, Daemon]) -> None:
+    require_root("only root has the whole site tested")
     host, process = running
     write_image(host.images / "app:1", image("first"))
     until(lambda: host.site.tags("app"), lambda tags: tags == ["1"])
@@ -199,6 +200,7 @@ def test_a_broken_foreign_file_stops_nothing_and_is_named(running: tuple[Host, D
 
 def test_an_include_of_ours_that_the_site_cannot_have_is_told_from_the_sites_own(host: Host) -> None:
     """A map of the same name in the site: without our include the site is in order."""
+    require_root("only root has the whole site tested")
     host.initial()
     start_nginx(host.site, host.nginx)
     write_image(host.images / "app:1", image("first"))
@@ -236,6 +238,7 @@ def test_a_reload_that_nginx_silently_refuses_is_unconfirmed_and_clears_itself(
 
 
 def test_a_site_that_does_not_include_us_is_told_which_lines_to_add(running: tuple[Host, Daemon]) -> None:
+    require_root("only root has the whole site tested")
     host, process = running
     process.stop()
     config = host.site.config

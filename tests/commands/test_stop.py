@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands.test_run import Host, host, running
 from tests.daemons import Daemon, daemon, free_port, processes_with, public_directory, scr_watchd, start_nginx
-from tests.nginxes import require
+from tests.nginxes import require, require_root
 from tests.publish.test_answering import drips, server
 from tests.trees import image, write_image
 from tests.waiting import until
@@ -111,6 +111,7 @@ def _running(command: str) -> list[int]:
 
 @contextmanager
 def a_reload_that_nginx_refuses(host: Host) -> Iterator[tuple[Daemon, Callable[[], object]]]:
+    require_root("only root has the whole site tested")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -17,6 +17,7 @@ from scr_watchd.oci.names import RepositoryName, Tag
 from tests.commands.test_never_wrong import rotten_image, started
 from tests.commands.test_run import Host, host
 from tests.daemons import daemon, remove, scr_watchd, since
+from tests.nginxes import require_root
 from tests.trees import image, make_images, write_image
 
 __all__ = ["host", "started"]  # fixtures
@@ -63,6 +64,7 @@ def test_wait_names_a_directory_that_is_empty(started: Host) -> None:
 
 def test_wait_waits_for_the_new_image_where_one_is_replaced(started: Host) -> None:
     """An old digest would be no news; here nginx cannot take the new one yet."""
+    require_root("only root has the whole site tested")
     first, second = image("first"), image("second")
     with daemon(*started.arguments()):
         write_image(started.images / "app:1", first)
@@ -128,7 +130,10 @@ def test_wait_ends_where_nothing_can_come(started: Host) -> None:
     result = wait_for(started, "app:1", "--timeout", "0.2")
     assert (result.returncode, result.stdout) == (
         4,
-        f"the daemon of {started.state} does not run: scr-watchd run\n",
+        (
+            f"the daemon of {started.state} does not run; start it: "
+            f"scr-watchd run {started.images} --state {started.state}\n"
+        ),
     )
     assert wait_for(started, "app").returncode == 2
     with daemon(*started.arguments()) as process:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scr_watchd.daemon import notices
 from scr_watchd.daemon.outcome import Failed, Found, Unchanged
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.status import read
@@ -63,6 +64,29 @@ def test_each_image_that_appears_is_replaced_or_disappears_is_a_line(
         f"app:1 was replaced ({DIGEST})", "serving 1 image in 1 repository",
         "app:1 is gone", "serving 0 images in 0 repositories",
     ]  # fmt: skip
+
+
+def test_what_is_there_and_is_no_longer_served_is_not_called_gone(
+    reporter: Reporter, lines: pytest.LogCaptureFixture
+) -> None:
+    """A rotten image of an old tree was announced, and then "is gone"."""
+    rotten = Problem(f"{reporter.root}/app/1", "a blob is not what its name says", "Copy it again")
+    found = Found(problems=(rotten,))
+    publish(reporter, Published("g1", Changes({}, {}, {APP: DIGEST})), found, now=0)
+    assert said(lines)[0] == "app:1 is no longer served: a blob is not what its name says"
+
+
+@pytest.mark.parametrize(
+    ("is_container", "has_mount", "how"),
+    [
+        pytest.param(False, False, "this adds one: skopeo copy ", id="on a machine"),
+        pytest.param(True, True, "where that directory is mounted from: skopeo copy ", id="in a container"),
+        pytest.param(True, False, 'docker run -v "$PWD/images:/var/lib/images"', id="without a volume"),
+    ],
+)
+def test_how_the_first_image_comes(is_container: bool, has_mount: bool, how: str) -> None:  # noqa: FBT001
+    root = Path("/var/lib/images")
+    assert how in notices.first_image(root, is_container=is_container, has_mount=has_mount)
 
 
 def test_many_changes_are_counted(reporter: Reporter, lines: pytest.LogCaptureFixture) -> None:

@@ -212,7 +212,8 @@ def test_the_newest_tags_stay_and_the_others_give_their_disk_back(host: Machine)
     until(lambda: pulls(host, "app:old"), seconds=SECONDS)
     host.sh(f"rm {IMAGES}/app:old")
     host.sh(f"rm -r {IMAGES}/app@*; cp -a {IMAGES}/app:1 {IMAGES}/app@{made[0].digest}")
-    until(lambda: told(host)["images"], lambda count: count == 17, seconds=SECONDS)
+    host.sh(f"cd {IMAGES}; ln -s app:1 link:old; ln -s app:14 link:new; ln -s /nowhere link:foreign")
+    until(lambda: told(host)["images"], lambda count: count == 19, seconds=SECONDS)
     gone, before = made[1], used(host, STATE)
     with served(host):
         host.write(
@@ -228,6 +229,9 @@ def test_the_newest_tags_stay_and_the_others_give_their_disk_back(host: Machine)
         until(lambda: registry(host, addresses("app:2", gone)[0])[0], lambda code: code == 404)
     assert pulls(host, f"app@{made[0].digest}")
     assert pulls(host, "lib/deep:1")
+    assert pulls(host, "link:new")
+    links = host.sh(f"find {IMAGES} -name 'link:*' -printf '%f\n'").split()
+    assert sorted(links) == ["link:foreign", "link:new"], "only what led to a tag that is gone now"
     assert host.sh(f"ls {IMAGES}/.new").split() == ["app"]
 
 
@@ -255,6 +259,8 @@ def test_a_mirror_of_a_master_serves_old_or_new_and_nothing_between(host: Machin
     host.sh("systemd-run --unit=rsyncd rsync --daemon --no-detach")
     until(lambda: host.run("rsync", "rsync://master/images/", check=False).returncode == 0)
     fetch = block("docs/recipes.md", "From a master, by rsync")
+    whose = host.sh(f"stat -c '%a %U:%G' {IMAGES}")
+    assert whose.split() == ["2775", "root:scr-watchd"]
     with served(host):
         host.sh(fetch)
         until(lambda: pulls(host, "app:1") and pulls(host, "gone:1"), seconds=SECONDS)
@@ -267,6 +273,7 @@ def test_a_mirror_of_a_master_serves_old_or_new_and_nothing_between(host: Machin
             until(lambda: new.raw.decode() in registry(host, "/v2/app/manifests/1")[1], seconds=SECONDS)
         until(lambda: registry(host, "/v2/gone/manifests/1")[0], lambda code: code == 404, seconds=SECONDS)
         assert pulls(host, "app:1")
+    assert host.sh(f"stat -c '%a %U:%G' {IMAGES}") == whose, "the group may still write"
 
 
 def test_a_file_system_without_events_and_with_a_cache_is_polled(host: Machine) -> None:

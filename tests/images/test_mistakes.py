@@ -108,8 +108,7 @@ def test_the_remedy_for_an_unpacked_archive_converts_it(tmp_path: Path, path: st
     """`docker save app | tar -x -C images/app`."""
     file = archive(tmp_path / ".save" / "app.tar", "docker-archive")
     (tmp_path / path).mkdir(parents=True)
-    with tarfile.open(file) as tar:
-        tar.extractall(tmp_path / path, filter="data" if hasattr(tarfile, "data_filter") else None)
+    subprocess.run(["tar", "-x", "-f", file, "-C", tmp_path / path], check=True)
     assert scan(tmp_path).problems[0].reason == "it is an archive of docker save, unpacked"
     cure(scan(tmp_path))
     found = scan(tmp_path)

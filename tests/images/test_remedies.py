@@ -1,6 +1,6 @@
 """No remedy takes away what is good: each is run as printed, and what was served before is served after."""
 
-import tarfile
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -75,8 +75,7 @@ def unpacked(path: str) -> Callable[[Path], None]:
     def make(root: Path) -> None:
         file = archive(root / ".save" / "app.tar", "docker-archive")
         (root / path).mkdir(parents=True, exist_ok=True)
-        with tarfile.open(file) as tar:
-            tar.extractall(root / path, filter="data" if hasattr(tarfile, "data_filter") else None)
+        subprocess.run(["tar", "-x", "-f", file, "-C", root / path], check=True)
         write_image(root / ".new", B)  # somebody prepares another
 
     return make

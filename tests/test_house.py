@@ -110,6 +110,13 @@ def test_the_shell_scripts_are_clean() -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_every_setting_is_handed_on() -> None:
+    commands = "".join(path.read_text() for path in (HOUSE / "scr_watchd" / "commands").glob("*.py"))
+    for name in NAMES:
+        message = f"nobody reads settings.{name}: hand it on in commands/running.py, run.py or serve.py"
+        assert re.search(rf"\b(settings|now|new)\.{name}\b", commands), message
+
+
 def test_every_setting_is_in_the_example_with_its_default() -> None:
     example = (HOUSE / "config" / "scr-watchd.toml").read_text()
     uncommented = "\n".join(re.findall(r"^#([a-z_]+ = .*)$", example, re.MULTILINE))

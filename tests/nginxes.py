@@ -19,7 +19,7 @@ from tests.waiting import until
 
 IN_CI = bool(os.environ.get("CI"))
 SUITES = os.environ.get("SCR_TEST_DEBIANS", "bullseye trixie").split()
-"""The other Debians that are tested with. sid changes daily: it is for who asks for it, not for CI."""
+"""The other releases of Debian that are tested with. sid changes daily: for who asks for it, not for CI."""
 
 
 def require(program: str) -> str:
@@ -53,7 +53,7 @@ def wheel_nginx() -> str:
 
 
 def binaries() -> list[object]:
-    """Test parameters: this machine's nginx and, not for every save, other Debians' and the newest."""
+    """Test parameters: this machine's nginx and, not for every save, others and the newest."""
     return [
         pytest.param(lambda: require("nginx"), id="debian-nginx"),
         *(pytest.param(partial(_of, each), id=f"{each}-nginx", marks=pytest.mark.slow) for each in SUITES),

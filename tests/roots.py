@@ -1,4 +1,4 @@
-"""Roots of other Debians by debootstrap: their nginx and their clients, run on this machine.
+"""Roots of other releases of Debian by debootstrap: their nginx and their clients, run on this machine.
 
 They are made once, and kept in $SCR_TEST_ROOTS or in ~/.cache/scr-watchd/roots. Nothing is written into one
 again: who works in a root sees it below a layer of its own. Nothing is mounted but in mount namespaces, which

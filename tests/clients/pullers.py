@@ -38,6 +38,8 @@ class Wanted:
     mirror: str = ""
     platform: str = ""
     by_ranges: bool = False
+    more: tuple[str, ...] = ()
+    """Options of one client alone."""
 
     @property
     def architecture(self) -> str:
@@ -164,7 +166,7 @@ class Ctr:
         self._space = f"pull{next(self._numbers)}"
         with refusing():
             platform = ("--platform", wanted.platform) if wanted.platform else ()
-            self._ctr("images", "pull", *platform, *self._options(wanted), wanted.reference)
+            self._ctr("images", "pull", *wanted.more, *platform, *self._options(wanted), wanted.reference)
         (line,) = self._ctr("images", "ls", f"name=={wanted.reference}").splitlines()[1:]
         (digest,) = re.findall(r"sha256:[0-9a-f]{64}", line.split(maxsplit=3)[2])
         manifest = json.loads(self._bytes(digest))

@@ -23,7 +23,8 @@ from tests.documents import block
 from tests.engines import run
 from tests.http import ask
 from tests.networks import ADDRESS, network
-from tests.nginxes import require
+from tests.nginxes import SUITES, require
+from tests.roots import root
 from tests.trees import Built, descriptor, digest_of, docker_save, write_image
 from tests.waiting import until
 
@@ -245,19 +246,31 @@ def _make_images(registry: Registry) -> None:
         ALPINE: (own, "--format", "oci"),
         f"{HUB}/{ALPINE}": (hub, "--format", "oci"),
         ZSTD: (workshop.build("zstd", content=CONTENTS[ZSTD]), *_COMPRESSED, "zstd"),
-        CHUNKED: (workshop.build("chunked", content=CONTENTS[CHUNKED]), *_COMPRESSED, "zstd:chunked"),
         LARGE: (workshop.build("large", content=CONTENTS[LARGE]), "--format", "oci"),
     }
     for name, (source, *options) in recipes.items():
         target = registry.tag_directory(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         skopeo("copy", "--quiet", *options, source, f"dir:{target}")
+    _make_chunks(registry, workshop.build("chunked", content=CONTENTS[CHUNKED]))
     write_image(registry.tag_directory(ARTIFACT), artifact())
     one, two = (_built(registry.tag_directory(name)) for name in (SINGLE, LIST))
     write_image(registry.tag_directory(SBOM), artifact(descriptor(one.raw, one.media_type)))
     bundled = {name.removeprefix("bundle/").replace("_7100", ":7100"): SAME[name] for name in SAME}
     images = {SINGLE: one, LIST: _without_arm64(two)}
     docker_save(registry.images / "bundle", *((name, images[kind]) for name, kind in bundled.items()))
+
+
+def _make_chunks(registry: Registry, source: str) -> None:
+    """By the skopeo of Debian 13 where it is: podman 5 wants more in them than that of Debian 12 writes."""
+    target = registry.tag_directory(CHUNKED)
+    if "trixie" not in SUITES:
+        skopeo("copy", "--quiet", *_COMPRESSED, "zstd:chunked", source, f"dir:{target}")
+        return
+    skopeo("copy", "--quiet", "--format", "oci", source, f"dir:{registry.directory}/plain")
+    with root("trixie").entered(registry.before) as words:
+        plain, chunked = f"dir:{registry.directory}/plain", f"dir:{target}"
+        run(*words, "skopeo", "copy", "--quiet", *_COMPRESSED, "zstd:chunked", plain, chunked)
 
 
 _COMPRESSED = ("--format", "oci", "--dest-compress", "--dest-compress-format")

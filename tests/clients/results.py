@@ -15,7 +15,7 @@ COLUMNS = (
     *("referrers", "by digest", "resumed", "mirror", "private CA", "password"),
 )
 WRITING = bool(os.environ.get("WRITE_TABLE"))
-DEBIANS = {"bookworm": "12", "trixie": "13", "sid": "sid"}
+RELEASES = {"bookworm": "12", "trixie": "13", "sid": "sid"}
 
 FILE = Path(__file__).parent / "results.json"
 LOCK = FILE.with_suffix(".lock")
@@ -52,7 +52,7 @@ def _write(debian: str, clients: Mapping[str, tuple[str, Cells]]) -> None:
         for name, (version, found) in clients.items()
     }
     every = {**read(), debian: {"on": f"{datetime.now(UTC):%Y-%m-%d}", "clients": record}}
-    FILE.write_text(json.dumps({name: every[name] for name in DEBIANS if name in every}, indent=1) + "\n")
+    FILE.write_text(json.dumps({name: every[name] for name in RELEASES if name in every}, indent=1) + "\n")
 
 
 def table() -> str:
@@ -64,7 +64,7 @@ def table() -> str:
         for debian in record:
             if found := record[debian]["clients"].get(name):
                 cells = [found["cells"].get(column, "–") for column in COLUMNS]  # noqa: RUF001
-                rows.append([f"{name} {found['version']}", DEBIANS[debian], *cells, record[debian]["on"]])
+                rows.append([f"{name} {found['version']}", RELEASES[debian], *cells, record[debian]["on"]])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

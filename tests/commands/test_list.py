@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from tests.commands.test_never_wrong import started
 from tests.commands.test_run import Host, host
 from tests.commands.test_wait_and_verify import wait_for
-from tests.daemons import daemon, scr_watchd
+from tests.daemons import daemon, public_directory, scr_watchd
 from tests.trees import (
     Built,
     descriptor,
@@ -126,7 +127,14 @@ def test_the_config_says_the_platform_of_a_single_image(tmp_path: Path) -> None:
     assert listed(tmp_path)["images"][0]["platforms"] == ["linux/arm/v7"]
 
 
-def test_what_is_about_another_image_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """check wants every directory above to be open to all."""
+    with public_directory() as made:
+        yield made
+
+
+def test_what_is_about_another_image_says_so(public: Path) -> None:
     """By its subject, or by cosign's tag; list and check alike."""
     about_both, about_arm64, about_another = (
         image(
@@ -141,7 +149,7 @@ def test_what_is_about_another_image_says_so(tmp_path: Path) -> None:
         "arm64": about_arm64,
         "another": about_another,
     }
-    root = make_images(tmp_path / "images", {"app": tags, "other": {"1": about_both}})
+    root = make_images(public / "images", {"app": tags, "other": {"1": about_both}})
     absent = f"{digest_of(b'{}')[:19]}, which is not here"
     elsewhere = f"{BOTH.digest[:19]}, which is not here"
     sbom = " (application/spdx+json)"

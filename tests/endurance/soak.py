@@ -319,8 +319,9 @@ def run(minutes: float, seed: int) -> list[str]:
         scr_watchd("prune", "--now", "--state", soak.host.state)
         samples.append(soak.calm())
         wrong = [*soak.faults, *judge(samples)]
-        if "Traceback" in soak.log.read_text():
-            wrong.append(soak.log.read_text()[-3000:])
+        said, traceback, rest = soak.log.read_text().partition("Traceback")
+        if traceback:
+            wrong.append(f"{said[-500:]}{traceback}{rest[:3000]}")
         say(f"{time.monotonic() - began:.0f} s, {soak.host.reloads()} reloads, done: {dict(soak.done)}")
         say(f"pulled, by the first part of the name, and other answers: {dict(soak.pulled)}")
         for sample in samples:

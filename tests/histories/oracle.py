@@ -6,6 +6,7 @@ have a reason to be there still.
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -20,6 +21,7 @@ from scr_watchd.settings import Settings
 from tests.histories.world import KilledError, World, elsewhere, is_hidden, program
 from tests.passes import Passes
 from tests.trees import digest_of
+from tests.waiting import until
 
 
 class Fresh:
@@ -34,11 +36,16 @@ class Fresh:
             open_store = passes.mirror.host.open_store
             passes.mirror.host.open_store = lambda _: open_store(False)  # noqa: FBT003 - nothing is believed
             self.failure: Failed | None = None
+
+            def look() -> bool:
+                """Whether it knows all: what is large is hashed in a thread."""
+                with suppress(KilledError):
+                    outcome = passes.look()
+                    self.failure = outcome if isinstance(outcome, Failed) else None
+                return self.failure is not None or not passes.mirror.entries.waiting
+
             try:
-                outcome = passes.look()
-                self.failure = outcome if isinstance(outcome, Failed) else None
-            except KilledError:
-                pass
+                until(look)
             finally:
                 passes.close()
         self.tree = passes.mirror._tree

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,20 @@ def open_directory(
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def directories(within: int, *, reader: Reader | None = None) -> Iterator[Callable[[str], int]]:
+    """Opens directories below ``within`` like ``open_directory``, each once, until the block ends."""
+    opened: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+
+        def descriptor(path: str) -> int:
+            if path not in opened:
+                opened[path] = stack.enter_context(open_directory(path, within=within, reader=reader))
+            return opened[path]
+
+        yield descriptor
 
 
 def _may_be_entered(descriptor: int, reader: Reader | None, path: str | Path) -> None:

@@ -33,8 +33,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     mirrors: Annotated[
         dict[str, str],
-        Meta(description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on"),
+        Meta(
+            description="for clients that name the upstream (?ns=HOST): HOST=PREFIX of names, and so on, "
+            "or *=* for every host"
+        ),
     ] = {}
+
+    warning: Annotated[
+        str, Meta(description="a sentence that clients show to whoever pulls, in a Warning header")
+    ] = ""
 
     verify: Annotated[
         Literal["new", "size"],
@@ -59,15 +66,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 86400
 
     quiet_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="how long the tree must be quiet before a look")
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="what is gone or wrong counts once nothing has changed there for so long",
+        ),
     ] = 0.25
-    max_wait_seconds: Annotated[float, Meta(ge=0, le=3600, description="the longest wait for quiet")] = 2
+    max_wait_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="and at the latest after so long of changes")
+    ] = 2
     rescan_seconds: Annotated[
         float,
         Meta(
             ge=0.1,
             le=86400,
-            description="the interval between full scans; longer where a scan is costly",
+            description="the interval between looks at every file; where that is costly up to ten minutes",
         ),
     ] = 10
     watch: Annotated[
@@ -101,7 +115,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float, Meta(gt=0, le=3600, description="longest time that nginx -t may take")
     ] = 30
     min_reload_seconds: Annotated[
-        float, Meta(ge=0, le=86400, description="shortest time between two reloads; the first is at once")
+        float,
+        Meta(
+            ge=0, le=86400, description="shortest time between reloads, of which three may follow one another"
+        ),
     ] = 2
     reload: Annotated[
         Literal["signal", "process", "command", "none"],
@@ -204,6 +221,10 @@ def _toml(value: object) -> str:
 # As clients write it in ?ns=: a name or an address, with a port if it is not the usual one.
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
+# ASCII, which is all that clients agree on in a header, and no $, for which nginx has no escape. Quoted
+# twice it is still one token, and within the specification's bound of 4,096 bytes.
+_WARNING = re.compile(r"[ -#%-~]{0,1000}")
+
 _HINTS = get_type_hints(Settings, include_extras=True)
 
 
@@ -298,6 +319,11 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"{getattr(settings, name)!a}",
                 hint="choose a path without * ? [ ] $ \\ and quotes",
             )
+    if not _WARNING.fullmatch(settings.warning):
+        raise ConfigurationError(
+            f"warning (from {origins['warning']}) cannot be {settings.warning!a}",
+            hint="it is one line of at most 1,000 ASCII characters, without $",
+        )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigurationError(
             "tls_cert and tls_key need each other", hint="HTTPS takes both; HTTP neither"
@@ -314,8 +340,14 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def _check_mirrors(settings: Settings, origins: Mapping[str, str]) -> None:
-    for host in settings.mirrors:
-        if not _HOST.fullmatch(host):
+    for host, prefix in settings.mirrors.items():
+        if host == "*":
+            if prefix != "*" and not prefix.endswith("/*"):
+                raise ConfigurationError(
+                    f"mirrors (from {origins['mirrors']}) has {prefix!a} for every host",
+                    hint='the host must be a part of it: "*" = "*", or "*" = "mirror/*"',
+                )
+        elif not _HOST.fullmatch(host):
             raise ConfigurationError(
                 f"mirrors (from {origins['mirrors']}) has {host!a}, which is no host",
                 hint='as in [mirrors] "docker.io" = "docker.io", without https:// and without a path',

@@ -1,4 +1,4 @@
-"""Builds the Debian package and the wheelhouse by the documented commands."""
+"""Builds both packages and the wheelhouse by the documented commands."""
 
 import fcntl
 import os
@@ -12,11 +12,11 @@ import pytest
 from tests.documents import HOUSE, block, text
 
 BUILD = block("docs/service.md", "The Debian package", "build.sh").split()
-"""The documented command for the package; that for the wheelhouse has another last word."""
+"""The documented command for the package; those for the others have another last word."""
 
 
 def build(what: str, directory: Path, **environment: str) -> Path:
-    """Build ``what`` (deb or wheelhouse) into ``directory``, for the Python of this Debian."""
+    """Build ``what`` (deb, rpm or wheelhouse) into ``directory``, for the Python of this Debian."""
     command = [*BUILD[:-1], what]
     assert " ".join(command) in text("docs/service.md"), "docs/service.md has another command"
     result = subprocess.run(

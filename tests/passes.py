@@ -5,13 +5,13 @@ current counts as served.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 from scr_watchd.commands.running import Lasting, build
-from scr_watchd.daemon.mirror import Mirror
+from scr_watchd.daemon.mirror import ALL, Mirror
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
@@ -58,8 +58,8 @@ class Passes:
         self.mirror = keeper.mirror
         self.mirror.publisher.reached = lambda step: self.at(step)
 
-    def look(self, *, full: bool = True) -> Outcome:
-        return self.mirror.run_pass(full=full)
+    def look(self, *, full: bool = True, hints: Mapping[str, bool] = ALL) -> Outcome:
+        return self.mirror.run_pass(full=full, hints=hints)
 
     def look_and_tell(self) -> dict[str, str]:
         self.look()

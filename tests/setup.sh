@@ -5,8 +5,8 @@
 #     sh tests/setup.sh --light      only .venv, no programs: enough for pytest -m 'not slow'
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
-#    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the Debian
-#    package systemd, man, lintian and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
+#    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the
+#    packages systemd, man, lintian, rpm and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
 #    benchmarks wrk, docker-registry and inotify-tools; for the page chromium and its driver; by apt-get as
 #    root or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
@@ -59,6 +59,7 @@ need man man-db                # and with it groff
 need zsh zsh
 need fish fish
 need lintian lintian
+need rpmbuild rpm              # and installs what it built
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
 need docker-registry docker-registry

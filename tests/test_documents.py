@@ -39,6 +39,7 @@ NOT_RUN = {
         "# containerd:",
     ): "tests/clients/pullers.py has its own",
     ("docs/clients.md", "A mirror for other registries", "# k3s:"): "no k3s here",
+    ("docs/clients.md", "A mirror for every registry", "# k3s:"): "no k3s here",
     ("docs/clients.md", "A mirror for other registries", "# podman, CRI-O:"): "tests/clients has its own",
     ("docs/clients.md", "A mirror for other registries", "registry-mirrors"): "given to dockerd as a flag",
     ("docs/containers.md", "Kubernetes", ""): "no cluster here; tests/containers runs the same pods",
@@ -63,6 +64,8 @@ NOT_RUN = {
     ("docs/operations.md", "What is wrong?", ""): "what a command prints; its tests have the words",
     ("docs/operations.md", "Metrics", ""): "node_exporter is another's",
     ("docs/operations.md", "How it works", ""): "a picture",
+    ("docs/service.md", "Fedora, RHEL, SUSE", "FOR="): "tests/host/test_rpm.py builds it for more of them",
+    ("docs/service.md", "SELinux", ""): "no SELinux here, as the page says",
     (
         "docs/serve.md",
         "It works like this",

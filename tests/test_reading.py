@@ -18,6 +18,7 @@ ALLOWED = {
     "commands/places._ignored_by_git": "to write, O_EXCL",
     "commands/run._question": "the operator's credentials, named in the settings",
     "daemon/watch._count_watches": "/proc",
+    "daemon/watch._Mounts.__init__": "/proc, to be told of changes",
     "files._open_or_make": "directories, O_NOFOLLOW",
     "files.create": "to write, O_EXCL",
     "files.mounts": "/proc",

@@ -23,7 +23,8 @@ from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Tree
 from scr_watchd.oci.catalog import Image, Reference
 from scr_watchd.oci.names import Digest
-from scr_watchd.publish.state import State, read_published
+from scr_watchd.publish.records import read_published
+from scr_watchd.publish.state import State
 from scr_watchd.words import printable
 
 _ABOUT = """\

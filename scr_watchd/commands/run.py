@@ -115,7 +115,7 @@ def _tend() -> float:
 def _once(keeper: Keeper) -> int:
     keeper.reporter.patient = False
     try:
-        outcome = keeper.look(full=True)
+        outcome = keeper.look()
     except Stopped:
         log.warning("stopped during the pass; the next run goes on")
         return 1

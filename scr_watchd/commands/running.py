@@ -23,7 +23,7 @@ from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.report import Reporter
 from scr_watchd.daemon.resolve import Policy
 from scr_watchd.daemon.teller import Teller
-from scr_watchd.daemon.timetable import Rhythm
+from scr_watchd.daemon.timetable import EVERYTHING, Look, Looked, Rhythm
 from scr_watchd.daemon.watch import Watch
 from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped
 from scr_watchd.files import ANYBODY, Reader
@@ -76,18 +76,23 @@ class Keeper:
     _settled: bool = False
     _is_first: bool = True
 
-    def look(self, *, full: bool) -> Outcome:
-        """Make a pass. The first one does not wait for the watch, which takes as long as the pass in a
-        large tree; the next, soon after, sees what changed meanwhile."""
+    def ready(self) -> bool:
+        """Whether all that happened since the last look was watched. The first one does not wait for the
+        watch, which takes as long as the pass in a large tree; the next, soon after, sees what changed
+        meanwhile."""
         if self._is_first:
             self.look_again()
-        else:
-            self.watch.ensure()
-        self._is_first = False
+            self._is_first = False
+            return True
+        return self.watch.ensure()
+
+    def look(self, look: Look = EVERYTHING) -> Outcome:
+        """Make a pass."""
+        full = look.full
         expected = not self._settled or self.hints != self._hints_before or not self.watch.is_trusted
         self._hints_before = self.hints
         self._requests = left(self.mirror.publisher.state)  # this pass finds them
-        outcome = self.mirror.run_pass(full=full)
+        outcome = self.mirror.run_pass(full=full, hints=look.hints)
         self.teller.looked = None
         self._settled = isinstance(outcome, Published | Unchanged) and not self.mirror.is_in_flux
         if full and not isinstance(outcome, Failed):
@@ -101,6 +106,19 @@ class Keeper:
         self.reporter.store = self.mirror.store.place if self.mirror.store else None
         self.reporter.reader = self.mirror.scanner.reader
         return outcome
+
+    def looked(self, began: float) -> Looked:
+        """How the last look went, that ``began`` then."""
+        now, scanner = time.monotonic(), self.mirror.scanner
+        return Looked(
+            began,
+            now,
+            cpu=self.mirror.look_seconds,
+            wall=now - began,
+            events=self.watch.is_trusted,
+            incomplete=scanner.incomplete,
+            recent=scanner.recent,
+        )
 
     def see_nginx(self) -> float:
         """Look whether nginx runs, have it said, and return when (monotonic) to look again."""
@@ -120,8 +138,10 @@ class Keeper:
         return sight
 
     def asked(self) -> bool:
-        """Whether there are requests that no pass has seen. One that stays until it can be granted is no
-        news."""
+        """Whether there are requests that no pass has seen, or the tree may be another. A request that stays
+        until it can be granted is no news."""
+        if self.watch.has_moved():
+            return True
         before, self._requests = self._requests, left(self.mirror.publisher.state)
         return not self._requests <= before
 
@@ -204,6 +224,7 @@ def build(
             list_repositories=settings.catalog,
             mirrors=_mirrors(settings),
             browse=settings.browse,
+            warning=settings.warning,
         ),
         page=(page.name(), page.page()) if settings.browse else None,
         policy=Policy(
@@ -311,8 +332,11 @@ def keep(
         return again_at
 
     hooks = Hooks(
-        look=lambda *, full: now.look(full=full),
-        has_events=lambda: now.watch.is_trusted,
+        ready=lambda: now.ready(),
+        look=lambda look: now.look(look),
+        hints=lambda: now.watch.take(),
+        looked=lambda began: now.looked(began),
+        uneasy=lambda: now.mirror.scanner.uneasy,
         report=report,
         reconfigure=reconfigure,
         progress=pulse,
@@ -344,8 +368,9 @@ def _mirrors(settings: Settings) -> dict[str, str]:
     """The prefix of names for each mirrored host, with its "/"."""
     prefixes = {}
     for host, prefix in settings.mirrors.items():
+        before = prefix.removesuffix("*") if host == "*" else prefix
         try:
-            prefixes[host] = f"{RepositoryName.parse(prefix.rstrip('/'))}/" if prefix else ""
+            prefixes[host] = f"{RepositoryName.parse(before.rstrip('/'))}/" if before else ""
         except ValueError as error:
             raise ConfigurationError(f"mirrors has {host} = {prefix!a}: {error}") from error
     return prefixes

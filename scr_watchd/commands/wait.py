@@ -25,8 +25,9 @@ from scr_watchd.images.reference import Place, RefusedError
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.holder import running
+from scr_watchd.publish.records import read_published
 from scr_watchd.publish.sight import Sight, look_again
-from scr_watchd.publish.state import State, read_published
+from scr_watchd.publish.state import State
 from scr_watchd.words import printable, shell
 
 _ABOUT = """\

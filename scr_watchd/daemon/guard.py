@@ -1,12 +1,15 @@
 """Is this a removal, or a disk that is not mounted?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd.files import FileId, mounts_around
+from scr_watchd.oci.catalog import Reference
+from scr_watchd.oci.names import Digest
+from scr_watchd.publish.records import Loss
 
 _FEW = 10
 
@@ -22,6 +25,8 @@ def held_since(
     *,
     tags: int,
     vanished: int,
+    before: Loss,
+    lost: Loss,
     moved: bool,
     since: float | None,
     held_for: float,
@@ -32,14 +37,41 @@ def held_since(
 
     ``vanished`` of ``tags`` published tags are no longer in the tree. They are held if they are more than
     half of at least ten, or, where the root or its mounts ``moved``, whatever their number; until all of
-    them come back, or for ``hold_seconds``. ``since`` is the last answer, and ``held_for`` how long that is
-    ago by a clock that nobody sets.
+    them come back, or for ``hold_seconds``. So they are if what was ``lost`` is more than half of what
+    there was, less what came meanwhile: tags may take turns. What was lost ``before`` is not published.
+    ``since`` is the last answer, and ``held_for`` how long that is ago by a clock that nobody sets.
     """
     if vanished == 0 or hold_seconds == 0:
         return None
     if since is not None:
         return min(since, now) if held_for < hold_seconds else None
-    return now if moved or (tags >= _FEW and 2 * vanished > tags) else None
+    if moved or _are_most(vanished, tags) or _are_most(lost.net, tags + before.net):
+        return now
+    return None
+
+
+def _are_most(some: int, of: int) -> bool:
+    return of >= _FEW and 2 * some > of
+
+
+def not_forgotten(loss: Loss, *, now: float, seconds: float, pruned: float) -> Loss:
+    """``loss`` as long as its first tag has grace left: for so many ``seconds``, unless it was ``pruned``."""
+    since = min(loss.since, now)
+    return loss if now < since + seconds and since >= pruned else Loss()
+
+
+def with_more(
+    loss: Loss, vanished: Mapping[Reference, Digest], came: Collection[Reference], *, tags: int, now: float
+) -> Loss:
+    """``loss`` and what ``vanished`` and ``came`` now, with ``tags`` published before that. One that has come
+    back was not lost, and where all have taken turns it begins anew."""
+    if not vanished and not came:
+        return loss
+    new = sum(each not in loss.gone for each in came)
+    gone = {key: digest for key, digest in {**loss.gone, **vanished}.items() if key not in came}
+    if len(gone) > max(_FEW, tags + loss.net):
+        gone, new, loss = {}, 0, Loss()
+    return Loss(loss.since or now, gone, loss.came + new)
 
 
 @dataclass(slots=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from scr_watchd.daemon.hints import SOON_SECONDS
 from scr_watchd.daemon.outcome import Outcome
-from scr_watchd.daemon.timetable import Rhythm, Timetable
+from scr_watchd.daemon.timetable import Look, Looked, Rhythm, Timetable
+from scr_watchd.images.places import EVERYWHERE
 
 _LONGEST_WAIT = 3600.0
 _ASKED_SECONDS = 2.0
@@ -23,23 +25,29 @@ class Wake(enum.Enum):
     STOP = "stop"
 
 
-class Look(Protocol):
-    def __call__(self, *, full: bool) -> Outcome: ...
+class Pass(Protocol):
+    def __call__(self, look: Look) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the loop calls; all of it in its own thread.
 
-    ``look`` makes a pass, ``has_events`` says whether file events come, ``report`` takes an outcome
-    and returns when (monotonic) it wants another look, ``reconfigure`` reads the settings again,
-    ``tend`` looks after nginx and returns when it wants to be called next, ``progress`` is called
-    at least every ``seconds_to_ping``. ``asked`` says whether somebody left a request since the last
-    time: who leaves one may not be permitted to signal us.
+    ``ready`` says whether file events were watched for since the last look, as far as there are any.
+    ``look`` makes a pass, ``hints`` are those that came since the last time, ``looked`` tells how the last
+    look went, given when it began, and ``uneasy`` where another may find something else though no event
+    tells of it. ``report`` takes an outcome and returns when (monotonic) it wants another look,
+    ``reconfigure`` reads the settings again, ``tend`` looks after nginx and returns when it wants to be
+    called next, ``progress`` is called at least every ``seconds_to_ping``. ``asked`` says whether somebody
+    left a request since the last time, who may not be permitted to signal us, or whether the images
+    directory may be another than it was: no file event tells of a mount.
     """
 
-    look: Look
-    has_events: Callable[[], bool]
+    ready: Callable[[], bool]
+    look: Pass
+    hints: Callable[[], list[str]]
+    looked: Callable[[float], Looked]
+    uneasy: Callable[[], list[str]]
     report: Callable[[Outcome], float]
     reconfigure: Callable[[], Rhythm]
     progress: Callable[[], None]
@@ -60,7 +68,7 @@ def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
         if Wake.STOP in wakes:
             return
         if Wake.CHANGED in wakes:
-            timetable.changed(now)
+            timetable.changed(hooks.hints(), now)
         if Wake.RELOAD in wakes:
             timetable.reconfigured(hooks.reconfigure())
         if Wake.NOW in wakes:
@@ -72,17 +80,13 @@ def run(inbox: "SimpleQueue[Wake]", hooks: Hooks, rhythm: Rhythm) -> None:
             if hooks.asked():
                 timetable.asked()
         if now >= timetable.due:  # asked after every wake: a steady stream of them must not put it off
-            _look(hooks, timetable, now)
-
-
-def _look(hooks: Hooks, timetable: Timetable, began: float) -> None:
-    full = began >= timetable.full_at
-    timetable.looking()
-    cpu = time.process_time()
-    outcome = hooks.look(full=full)
-    now, cpu = time.monotonic(), time.process_time() - cpu
-    timetable.looked(outcome, now, full=full, cpu=cpu, wall=now - began, events=hooks.has_events())
-    timetable.wanted(hooks.report(outcome), now, cpu=cpu)
+            if not hooks.ready():
+                timetable.changed([EVERYWHERE], now - SOON_SECONDS)
+            look = timetable.look(now, hooks.uneasy)
+            outcome = hooks.look(look)
+            after = hooks.looked(now)
+            timetable.looked(look, outcome, after)
+            timetable.wanted(hooks.report(outcome), after)
 
 
 def _next(inbox: "SimpleQueue[Wake]", *, until: float, ping: Callable[[], float]) -> set[Wake]:

@@ -49,6 +49,7 @@ class Tally:
     """By the outcome that they had."""
     light_scan: Duration = field(default_factory=Duration)
     full_scan: Duration = field(default_factory=Duration)
+    place_scan: Duration = field(default_factory=Duration)
     reload: Duration = field(default_factory=Duration)
     """From telling nginx until the proof, or until it was waited for in vain."""
 
@@ -118,7 +119,7 @@ def families(status: Status, tally: Tally, *, clock: float) -> Iterator[Family]:
         "What tells of changes: file events, looking every few seconds, or both.",
         *_one_of("mode", _WATCH_MODES, status.watch_mode),
     )
-    scans = {"light": tally.light_scan, "full": tally.full_scan}
+    scans = {"light": tally.light_scan, "full": tally.full_scan, "place": tally.place_scan}
     yield from _durations(
         "scan", "Reading the tree", {(("depth", name),): each for name, each in scans.items()}
     )

@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from scr_watchd.daemon.entry import Entries, Entry
@@ -18,20 +19,24 @@ from scr_watchd.daemon.tidy import grace, tidy
 from scr_watchd.daemon.unripe import Ripe, renamed
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import FileId, Reader
+from scr_watchd.images.places import EVERYWHERE
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish import page as pages
-from scr_watchd.publish import state as records
 from scr_watchd.publish.copying import told as told_unlinked
 from scr_watchd.publish.nginx import NginxError
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.publisher import Publisher
-from scr_watchd.publish.state import REQUESTS, Record, Request
+from scr_watchd.publish.records import Record
+from scr_watchd.publish.state import REQUESTS, Request, answered, requested
 from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
+
+ALL: Mapping[str, bool] = MappingProxyType({EVERYWHERE: True})
+"""The hint that something changed somewhere, some time ago."""
 
 _PRUNE_SECONDS = 60.0  # `prune` without --now spares the pulls that are under way
 
@@ -81,6 +86,8 @@ class Mirror:
     """When (seconds since 1970) what was resolved changes by itself."""
     _told: Tree | None = None
     """What ``found`` tells of."""
+    look_seconds: float = 0.0
+    """What the last look at the tree cost, without the rest of its pass."""
     _hashed: dict[str, set[str]] = field(default_factory=dict)
     """What was hashed since it was last looked at: images by repository."""
     _rendered: tuple[str, str, bool] | None = None
@@ -101,14 +108,15 @@ class Mirror:
         is_hard = self.store is not None and self.store.place.hard_links
         return bool(self.entries.problems or (self.found.pinned and not is_hard))
 
-    def run_pass(self, *, full: bool) -> Outcome:
-        """Make one pass, with a full or a light look at the tree; what it saw is ``found``."""
+    def run_pass(self, *, full: bool, hints: Mapping[str, bool] = ALL) -> Outcome:
+        """Make one pass, with a full or a light look at the tree, or at what ``hints`` name of it. What it
+        saw is ``found``."""
         try:
             try:
-                return self._pass(full=full)
+                return self._pass(hints, full=full)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._make_room():
-                    return self._pass(full=full)
+                    return self._pass(hints, full=full)
                 raise
         except NginxError as error:
             return Failed(str(error))
@@ -126,12 +134,12 @@ class Mirror:
             if self.store is not None:
                 self.store.prover.hash_the_rest()
 
-    def _pass(self, *, full: bool) -> Outcome:
+    def _pass(self, hints: Mapping[str, bool], *, full: bool) -> Outcome:
         self.host.keep_lock()
         self._learn_reader()
         began = time.time()
         with self._guard.watching(self.scanner.root):
-            seen = self._look(full=full)
+            seen = self._look(hints, full=full)
         store = self._store_of(seen.root)
         published = self.publisher.current.catalog
         tree = self._tree = self.ripe.without_unripe(seen, published, store.image)
@@ -154,11 +162,12 @@ class Mirror:
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
         else:
-            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying}, form, asked)
+            lost = {name for name, _ in self.publisher.current.lost.gone if name in self.entries}
+            outcome = self._make_so(tree, store, {*dirty, *self.entries.staying, *lost}, form, asked)
         if not isinstance(outcome, Rejected | Deferred):
             self._guard.has_moved = False
         unseen = (image for each in self.entries.values() for image in each.served.only_stored)
-        store.prover.end(began=began if full else None, unseen=store.links(unseen))
+        store.prover.end(began=began if full else None, unseen=store.unseen(unseen))
         return outcome
 
     def _make_so(
@@ -199,8 +208,8 @@ class Mirror:
             self.found = replace(self.found, advice=publisher.site.untested)
         if not isinstance(outcome, Rejected | Deferred):
             for what, text in asked.items():
-                if records.requested(publisher.state, what) == text:  # else it came later
-                    records.answered(publisher.state, what)
+                if requested(publisher.state, what) == text:  # else it came later
+                    answered(publisher.state, what)
         self._tidy(store, linked, resolved, outcome, before=current)
         if isinstance(outcome, Published | Unconfirmed):
             publisher.reached("prune")
@@ -213,9 +222,16 @@ class Mirror:
 
     # -- what there is -------------------------------------------------------------------------------
 
-    def _look(self, *, full: bool) -> Tree:
-        with (self.tally.full_scan if full else self.tally.light_scan).measured():
-            return self.scanner.full() if full else self.scanner.light()
+    def _look(self, hints: Mapping[str, bool], *, full: bool) -> Tree:
+        scan, began = self.scanner, time.thread_time()
+        is_everywhere = EVERYWHERE in hints
+        tally = self.tally
+        with (
+            tally.full_scan if full else tally.light_scan if is_everywhere else tally.place_scan
+        ).measured():
+            tree = (scan.full() if full else scan.light()) if hints == ALL else scan.at(hints, full=full)
+        self.look_seconds = time.thread_time() - began
+        return tree
 
     def _learn_reader(self) -> None:
         if not self.host.is_reader_known:
@@ -240,7 +256,7 @@ class Mirror:
         return self.store
 
     def _asked(self) -> dict[Request, str]:
-        found = {what: records.requested(self.publisher.state, what) for what in REQUESTS}
+        found = {what: requested(self.publisher.state, what) for what in REQUESTS}
         return {what: text for what, text in found.items() if text is not None}
 
     # -- what to serve -------------------------------------------------------------------------------
@@ -272,6 +288,7 @@ class Mirror:
             moved=self._guard.has_moved or is_another(tree.root, before.root),
             since=before.held_since,
             held_for=self._guard.held_for,
+            lost=before.lost,
         )
         offers = {
             name: Offer(tree.of(name), some, published.get(name), leaving.get(name, {}))
@@ -303,7 +320,7 @@ class Mirror:
             for name, served in resolved.served.items()
             for digest, since in served.leaving.items()
         }
-        return Record(generation, catalog, leaving, resolved.held_since, root)
+        return Record(generation, catalog, leaving, resolved.held_since, root, resolved.lost)
 
     def _found(self, tree: Tree, store: Store, catalog: Catalog, resolved: Resolved) -> Found:
         listed = [each for each in catalog.repositories if each.listed]

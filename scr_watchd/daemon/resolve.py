@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scr_watchd.daemon.guard import held_since
+from scr_watchd.daemon.guard import held_since, not_forgotten, with_more
 from scr_watchd.images.bounds import Unlisted, within_bounds
 from scr_watchd.images.tree import RepositoryImages
 from scr_watchd.oci.catalog import (
@@ -19,6 +19,7 @@ from scr_watchd.oci.catalog import (
     by_repository,
 )
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.records import Loss
 
 StoredImage = Callable[[RepositoryName, Tag | None, Digest], Image | None]
 _Tagged = tuple[RepositoryName, Tag, Digest]
@@ -80,12 +81,13 @@ class Policy:
 class Holding:
     """What the guard goes by: how many ``tags`` are published, whether the root or the mounts around it
     ``moved``, ``since`` when (seconds since 1970) removals are held, and ``held_for`` how long that is, by
-    a clock that nobody sets."""
+    a clock that nobody sets; or what was ``lost`` without being held."""
 
     tags: int = 0
     moved: bool = False
     since: float | None = None
     held_for: float = 0
+    lost: Loss = field(default_factory=Loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Resolved:
     held: tuple[Reference, ...]
     held_since: float | None
     until: float
+    lost: Loss
 
 
 def resolve(
@@ -114,15 +117,21 @@ def resolve(
     directories of the tree that cannot be looked into (see ``Tree``). What ``is_renamed`` did not vanish."""
     pinned, gone = _missing(offers, tuple(hidden), policy.prefix)
     vanished = [each for each in gone if not is_renamed(*each)]
+    before, lost = _lost(offers, holding, vanished, policy, now)
     since = held_since(
         tags=holding.tags,
         vanished=len(vanished),
+        before=before,
+        lost=lost,
         moved=holding.moved,
         since=holding.since,
         held_for=holding.held_for,
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
+    if since is not None and holding.since is None:  # what was lost before comes back
+        earlier = {key: digest for key, digest in lost.gone.items() if (*key, digest) not in vanished}
+        vanished += _still_gone(offers, earlier, tuple(hidden), policy.prefix)
     # while removals are held the store may lie on the disk that is away: then its word counts for
     # nothing, and all stays as published, so that all is there again with the disk
     whole = _whole(offers, stored)
@@ -156,7 +165,42 @@ def resolve(
         held=_references(holds),
         held_since=since,
         until=min(ends, default=math.inf),
+        lost=lost if since is None and holding.since is None else Loss(),
     )
+
+
+def _lost(
+    offers: Mapping[RepositoryName, Offer],
+    holding: Holding,
+    vanished: list[_Tagged],
+    policy: Policy,
+    now: float,
+) -> tuple[Loss, Loss]:
+    """What was lost before, and what is with what ``vanished`` and came now."""
+    if policy.accepted or not policy.hold_seconds or not holding.tags:  # what was there first came for none
+        return Loss(), Loss()
+    before = not_forgotten(holding.lost, now=now, seconds=policy.grace_seconds, pruned=policy.pruned)
+    came = {
+        (name, image.tag)
+        for name, offer in offers.items()
+        for image in offer.images
+        if image.tag is not None and (offer.published is None or image.tag not in offer.published.tags)
+    }
+    gone = {(name, tag): digest for name, tag, digest in vanished}
+    return before, with_more(before, gone, came, tags=holding.tags, now=now)
+
+
+def _still_gone(
+    offers: Mapping[RepositoryName, Offer],
+    gone: Mapping[Reference, Digest],
+    hidden: tuple[str, ...],
+    prefix: str,
+) -> list[_Tagged]:
+    return [
+        (name, tag, digest)
+        for (name, tag), digest in gone.items()
+        if name in offers and _standing(tag, offers[name].found, set(), hidden, prefix) is Standing.VANISHED
+    ]
 
 
 def _served(

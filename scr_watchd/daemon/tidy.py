@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from scr_watchd.daemon.entry import Entries, Entry
 from scr_watchd.oci.catalog import Image, by_repository
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from scr_watchd.publish.state import Record
+from scr_watchd.publish.records import Record
 from scr_watchd.publish.store import Store, remark
 
 _LOW_DISK = 0.05

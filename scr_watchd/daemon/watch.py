@@ -9,9 +9,11 @@ import contextlib
 import logging
 import math
 import os
+import select
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,7 +35,8 @@ from watchdog.observers.api import BaseObserver
 from watchdog.utils import BaseThread
 
 from scr_watchd import threads
-from scr_watchd.files import FileId, file_id
+from scr_watchd.files import FileId, file_id, mounts_around
+from scr_watchd.images.places import EVERYWHERE
 
 # Reading is no change: with the default mask nginx at full load fills the queue and loses half its rate.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -49,6 +52,7 @@ _BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0, 300.0)
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 0.5
 _SILENCE_SECONDS = 10.0  # in which a watch that begins comes to another directory
+_MOST_HINTS = 100_000
 _CALM_SECONDS = 600.0  # a watch that lived so long begins with the shortest wait again
 
 # watchdog warns of a directory that appeared while it was being walked, with a list of all watches
@@ -56,7 +60,8 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
 
 
 class Watch:
-    """A watch on ``root`` that calls ``hint``, from another thread, when something changes.
+    """A watch on ``root`` that calls ``hint``, from another thread, when something changes; ``take`` tells
+    where.
 
     ``events`` False never asks the kernel for events. ``progress`` is called while a watch begins.
     """
@@ -81,6 +86,8 @@ class Watch:
         self._again_at = -math.inf
         self._short_of = 0
         self._log = _Log(self._overflowed)
+        self._hints: deque[str] = deque(maxlen=_MOST_HINTS)
+        self._mounts: _Mounts | None = None
         self.doubt = "" if events else "watch is set to poll"
         """Why file events alone will not do, and we look every few seconds as well; empty if they do."""
 
@@ -102,11 +109,18 @@ class Watch:
             return f"polling: {self.doubt}" if self.doubt else "polling until there is a directory to watch"
         return f"file events, and polling: {self.doubt}" if self.doubt else "file events"
 
-    def ensure(self) -> None:
-        """Watch, if anything is to be watched; begin anew if the watch is not what it was.
+    def take(self) -> list[str]:
+        """Where something changed since the last time, relative to the root: see ``images/places``."""
+        found = [self._hints.popleft() for _ in range(len(self._hints))]
+        return found if len(found) < _MOST_HINTS else [EVERYWHERE]
 
-        Call it before every scan, so that no change falls between the two.
+    def ensure(self) -> bool:
+        """Watch, if anything is to be watched; begin anew if the watch is not what it was. Returns whether it
+        did not begin just now, so that hints have come of all that happened since the last time.
+
+        Call it before every look, so that no change falls between the two.
         """
+        before = self._observer
         if self._observer is not None:
             if self._identity != _identity(self._root):
                 self.close()
@@ -114,6 +128,18 @@ class Watch:
                 self._fail("the file watcher died")
         if self._observer is None and self._events and time.monotonic() >= self._again_at:
             self._start()
+        return self._observer in (before, None)
+
+    def has_moved(self) -> bool:
+        """Whether the root is another directory than is watched, or something was mounted around it since the
+        last time, of which no event tells: then the next look begins another watch."""
+        if self._observer is None:
+            return False
+        have_changed = self._mounts is not None and self._mounts.have_changed()
+        if not have_changed and self._identity == _identity(self._root):
+            return False
+        self.close()
+        return True
 
     def compare(self, *, directories: int, surprised: bool) -> None:
         """Compare the watch with what a full scan found: the number of directories, and whether it was
@@ -136,6 +162,9 @@ class Watch:
     def close(self) -> None:
         """Stop watching; a thread that does not end is left behind, because it only gives hints."""
         observer, self._observer = self._observer, None
+        if self._mounts is not None:
+            self._mounts.close()
+            self._mounts = None
         if observer is not None:
             self._log.remove()
             told = _apart(lambda: _stop(observer))
@@ -157,7 +186,7 @@ class Watch:
             observers.append(observer)
             # the real path: a watch on a symbolic link sees nothing of what is created behind it
             real = os.path.realpath(self._root)
-            observer.schedule(_Hints(real, self._hint), real, recursive=True, event_filter=_EVENTS)
+            observer.schedule(_Hints(real, self._tell), real, recursive=True, event_filter=_EVENTS)
             observer.start()
 
         told = _apart(begin)
@@ -167,6 +196,7 @@ class Watch:
             self._fail(f"no file events: {wrong}")
             return
         self._log.add()
+        self._mounts = _Mounts(self._root)
         self._threads = _watchers() - before
         self._identity = identity
         self._began = now
@@ -196,6 +226,10 @@ class Watch:
         self.close()
         self.doubt = why
 
+    def _tell(self, path: str) -> None:
+        self._hints.append(path)
+        self._hint()
+
     def _overflowed(self) -> None:
         """Called in watchdog's thread: what the kernel dropped may be the making of a directory, which
         then has no watch. The next look begins anew."""
@@ -204,15 +238,45 @@ class Watch:
 
 
 class _Hints(FileSystemEventHandler):
-    def __init__(self, root: str, hint: Callable[[], None]) -> None:
-        self._hidden = os.fsencode(root) + b"/."
-        self._hint = hint
+    def __init__(self, root: str, tell: Callable[[str], None]) -> None:
+        self._root = os.fsencode(root) + b"/"
+        self._hidden = self._root + b"."
+        self._tell = tell
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        """Hint, unless all of it happened in a hidden directory of the root: our own store may be one."""
-        paths = [os.fsencode(path) for path in (event.src_path, event.dest_path) if path]
-        if not all(path.startswith(self._hidden) for path in paths):
-            self._hint()
+        """Tell where it happened, but for a hidden directory of the root: our own store may be one."""
+        for given in (event.src_path, event.dest_path):
+            path = os.fsencode(given)
+            if not path.startswith(self._root) or path.startswith(self._hidden):
+                continue
+            is_file = not event.is_directory and not os.path.islink(path)
+            relative = os.fsdecode(path[len(self._root) :])
+            self._tell(f"{relative.rpartition('/')[0]}/" if is_file else relative)
+
+
+class _Mounts:
+    """The mounts around ``root``. That any mount of this process changes is an exceptional condition
+    (proc_pid_mountinfo(5)), so that they need be read then only."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._poll = select.poll()
+        self._descriptor = -1
+        with contextlib.suppress(OSError):  # without one the next full look tells
+            self._descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY)
+            self._poll.register(self._descriptor, select.POLLPRI)
+        self._known = mounts_around(root)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def have_changed(self) -> bool:
+        """Whether they are not what they were the last time."""
+        if not self._poll.poll(0):
+            return False
+        before, self._known = self._known, mounts_around(self._root)
+        return self._known != before
 
 
 class _Log(logging.Handler):

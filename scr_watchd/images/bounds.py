@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from scr_watchd.oci import bounds
 from scr_watchd.oci.bounds import Claim
-from scr_watchd.oci.catalog import Image, Reference, as_listed
+from scr_watchd.oci.catalog import Image, Reference, as_listed, by_repository
 from scr_watchd.oci.manifest import Referral
 from scr_watchd.oci.names import Digest, RepositoryName
 
@@ -33,20 +33,63 @@ class Bounded:
     beyond: frozenset[Reference] = frozenset()
     unlisted: Unlisted = field(default_factory=dict)
 
+    @property
+    def by_repository(self) -> dict[RepositoryName, tuple[Image, ...]]:
+        return {name: tuple(some) for name, some in by_repository(self.images).items()}
+
 
 def within_bounds(images: Iterable[Image]) -> Bounded:
     """``images`` without what is beyond a bound. It follows from them and their owners alone; where they
     are few, none is looked at closely."""
     kept = tuple(images)
-    refer = [
+    ledger = _Ledger(kept, _referrers(kept))
+    ledger.settle()
+    return ledger.bounded()
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a repository takes of the tree's room at most, and what is to be said of its images whatever
+    else there is. If it is not ``light``, it may be beyond a bound of its own."""
+
+    cost: int
+    is_light: bool
+    complaints: tuple[Complaint, ...] = ()
+
+
+def weigh(images: tuple[Image, ...]) -> Weight:
+    """What the ``images`` of a repository weigh."""
+    refer = _referrers(images)
+    cost = sum([bounds.name_cost(len(images[0].repository)) for _ in {each.owner for each in images}])
+    cost += sum([bounds.tag_cost(len(each.tag or ""), long_list=True) for each in images])
+    cost += bounds.CHILD * sum([len(each.manifests) for each in images])
+    is_light = len(images) <= bounds.TAGS and not _are_spelled_alike(images)
+    complaints: tuple[Complaint, ...] = ()
+    if refer:
+        ledger = _Ledger(images, refer)
+        ledger.settle()
+        bounded = ledger.bounded()
+        is_light = is_light and not bounded.unlisted
+        complaints = bounded.complaints
+        cost += sum(each.cost for each in ledger.referrers)
+    return Weight(cost, is_light and cost <= bounds.REPOSITORY_COST, complaints)
+
+
+def fit(weights: Iterable[Weight]) -> bool:
+    """Whether all of them are within their bounds, and together within the tree's: then ``within_bounds``
+    leaves out nothing."""
+    every = list(weights)
+    cost = sum([each.cost for each in every])
+    return cost <= bounds.TREE_COST and all(each.is_light for each in every)
+
+
+def _referrers(images: Iterable[Image]) -> list["_Referrer"]:
+    return [
         (image, each.digest, each.referral)
-        for image in kept
+        for image in images
         for each in image.manifests
         if each.referral is not None
     ]
-    ledger = _Ledger(kept, refer)
-    ledger.settle()
-    return ledger.bounded()
 
 
 def _are_many(images: tuple[Image, ...], besides: int = 0) -> bool:
@@ -88,13 +131,13 @@ class _Ledger:
         self._of: dict[_Key, Image] = {}
         self._struck: set[_Key] = set()
         self._complaints = list(_of_contents(refer))
-        self._referrers = self._claims_of_referrers(refer)
-        besides = sum([each.cost for each in self._referrers])
+        self.referrers = self._claims_of_referrers(refer)
+        besides = sum([each.cost for each in self.referrers])
         self._tags = self._claims_of_tags() if _are_many(images, besides) else []
 
     def settle(self) -> None:
         """Apply one bound after the other: what one strikes out takes no room of the next."""
-        tags, referrers = self._tags, self._referrers
+        tags, referrers = self._tags, self.referrers
         spelled = tags if _are_spelled_alike(self._images) else []
         for of, beyond, most in self._strike(spelled, _spelling, bounds.SPELLINGS, by_number=True):
             name, tag = beyond[0].key[1:3]
@@ -123,9 +166,9 @@ class _Ledger:
         kept = tuple(each for each in self._images if _key_of(each) not in self._struck)
         beyond = {(each.repository, each.tag) for each in self._images if each.tag is not None}
         beyond -= {(each.repository, each.tag) for each in kept if each.tag is not None}
-        listed = {each.key for each in self._referrers if each[:2] not in self._struck}
+        listed = {each.key for each in self.referrers if each[:2] not in self._struck}
         unlisted: dict[RepositoryName, set[Digest]] = {}
-        for each in self._referrers:
+        for each in self.referrers:
             if each.key not in listed:
                 unlisted.setdefault(RepositoryName(each.key[1]), set()).add(Digest(each.key[3]))
         return Bounded(

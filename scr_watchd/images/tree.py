@@ -1,12 +1,12 @@
 """The images tree at one moment, by repository."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scr_watchd.files import FileId
 from scr_watchd.images.bounds import Bounded
 from scr_watchd.images.sparse import Key, Unripe, key_of
-from scr_watchd.oci.catalog import Image, Problem, Reference, by_repository, former_names
+from scr_watchd.oci.catalog import Image, Problem, Reference, former_names
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 
 
@@ -103,23 +103,30 @@ def _ends(name: str) -> list[str]:
 
 
 def repositories_of(
-    bounded: Bounded, unfinished: Iterable[Reference], before: Mapping[RepositoryName, RepositoryImages]
+    images: Mapping[RepositoryName, tuple[Image, ...]],
+    bounded: Bounded,
+    unfinished: Iterable[Reference],
+    before: Mapping[RepositoryName, RepositoryImages],
+    only: Collection[RepositoryName] | None = None,
 ) -> dict[RepositoryName, RepositoryImages]:
-    """What was found, by repository; those that are as ``before`` are the objects of then."""
-    images = by_repository(bounded.images)
+    """What was found, by repository; those that are as ``before`` are the objects of then, and so are all but
+    ``only`` these."""
     waiting, beyond = _tags(unfinished), _tags(bounded.beyond)
     none: frozenset[Tag] = frozenset()
-    found = {}
-    for name in [*images, *(each for each in {**waiting, **beyond} if each not in images)]:
+    found = {} if only is None else dict(before)
+    for name in only if only is not None else {**images, **waiting, **beyond}:
         new = RepositoryImages(
             name,
-            tuple(images.get(name, ())),
+            images.get(name, ()),
             waiting.get(name, none),
             beyond.get(name, none),
             bounded.unlisted.get(name, frozenset()),
         )
-        old = before.get(name)
-        found[name] = old if old == new and old is not None else new
+        if new.images or new.unfinished or new.beyond:
+            old = before.get(name)
+            found[name] = old if old == new and old is not None else new
+        else:
+            found.pop(name, None)
     return found
 
 

@@ -32,7 +32,7 @@ from scr_watchd.images.way import closed_to
 from scr_watchd.oci.manifest import MANIFEST_BYTES
 from scr_watchd.words import shell
 
-_DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
+DEEPEST = 128  # a repository name of 255 characters has at most 128 parts
 # names of no concern: hidden ones, and what writers use until they are done
 _IGNORED = (".", "dir-put-blob", "oci-put-blob", "lost+found")
 _TEMPORARY = ".hardlink-temporary"
@@ -59,12 +59,14 @@ class Walk:
         reader: Reader,
         *,
         progress: Callable[[], None],
-        light: bool,
+        light: bool = False,
+        known: Findings | None = None,
     ) -> None:
         self._root = os.path.realpath(root)
         self._descriptor = descriptor
         self._found = found
         self._before = before
+        self._known = known or found
         self._reader = reader
         self._progress = progress
         self._light = light
@@ -76,43 +78,48 @@ class Walk:
 
     def root(self, *, parents: bool) -> None:
         if parents and (closed := closed_to(self._reader, self._found.root)):
-            self._found.problems.append(closed)
+            self._found.problem("", closed.reason, closed.remedy, closed.owner or 0)
             return
-        statuses = _entries(self._descriptor)
+        statuses = entries_of(self._descriptor)
+        self._root_itself(statuses)
+        self._below(self._descriptor, "", statuses, depth=1)
+
+    def _root_itself(self, statuses: dict[str, os.stat_result]) -> None:
         with self._found.at("", os.fstat(self._descriptor).st_uid):
             if layouts.is_layout(self._descriptor, statuses):
                 statuses.pop(layouts.BLOBS, None)
                 raise mistakes.layout_in_the_root(self._found.root)
             if MANIFEST in statuses:
                 raise mistakes.in_the_root(self._found.root)
-        self._below(self._descriptor, "", statuses, depth=1)
 
     def _below(self, parent: int, path: str, statuses: dict[str, os.stat_result], *, depth: int) -> None:
-        is_image = MANIFEST in statuses
         for number, (name, status) in enumerate(statuses.items()):
             if number % _PASSED_BY == 0:
                 self._progress()
             below = f"{path}/{name}" if path else name
-            if stat.S_ISDIR(status.st_mode):
-                if self._light and self._is_as_before(parent, name, below, status):
-                    continue
+            if not stat.S_ISDIR(status.st_mode):
+                self._file(below, status, statuses)
+            elif not (self._light and self._is_as_before(parent, name, below, status)):
                 with self._found.at(below, status.st_uid):
                     self._directory(parent, name, below, status, depth)
-            elif stat.S_ISLNK(status.st_mode):
-                with self._found.at(below, status.st_uid):
-                    self._link(below, status.st_uid)
-            elif not is_image and (wrong := mistakes.archive(self._found.full(below), statuses)):
-                self._found.problem(below, wrong.reason, wrong.remedy, status.st_uid)
+
+    def _file(self, path: str, status: os.stat_result, beside: Mapping[str, os.stat_result]) -> None:
+        """What is no directory, but may lead to one or be an archive of one."""
+        if stat.S_ISLNK(status.st_mode):
+            with self._found.at(path, status.st_uid):
+                self._link(path, status.st_uid)
+        elif MANIFEST not in beside and (wrong := mistakes.archive(self._found.full(path), beside)):
+            self._found.problem(path, wrong.reason, wrong.remedy, status.st_uid)
 
     # -- directories -----------------------------------------------------------------------------
 
     def _directory(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             raise RefusedError("it lies too deep for a repository name", "Move it further up")
         self._progress()
         self._permit(path, status)
         with open_directory(name, within=parent) as descriptor:
-            statuses = _entries(descriptor)
+            statuses = entries_of(descriptor)
             self.directories += 1
             with self._found.at(path, status.st_uid):
                 self._one(descriptor, path, statuses, status=status, owner=status.st_uid)
@@ -134,7 +141,7 @@ class Walk:
             case SeenLayout():
                 if known.identity != identity(status, *layouts.statuses(parent, name)):
                     return False
-                self._found.problems += known.problems
+                self._found.told(path, known.problems)
                 self.directories += known.directories
             case SeenImage():
                 try:
@@ -190,7 +197,7 @@ class Walk:
             spend = partial(self._spend, owner)
             found = examine(content, MANIFEST, reader=self._reader, digest=where.digest, spend=spend)
         except (RefusedError, OSError) as error:
-            self._found.is_unfinished(where)
+            self._found.is_unfinished_at(path, where)
             if isinstance(error, RefusedError) and not isinstance(error, _NotYetError):
                 self.seen[path] = SeenRefusal(
                     now, entries, settled, nested, real or path, error.reason, error.remedy
@@ -282,16 +289,16 @@ class Walk:
                         owner,
                         changed,
                     )
-                    self._found.unfinished.update(found.unfinished)
+                    self._found.is_unfinished(path, *found.unfinished)
         except layouts.PrivateError:
             raise
         except (RefusedError, OSError):
             if where.tag is not None:
-                self._found.is_unfinished(where)
+                self._found.is_unfinished_at(path, where)
             elif where.digest is None:
                 self._found.hidden.add(path)  # it may have any tag
             raise
-        self._found.problems += known.problems
+        self._found.told(path, known.problems)
         self.directories += known.directories
         self.seen[path] = known
 
@@ -299,15 +306,17 @@ class Walk:
 
     def _link(self, path: str, owner: int) -> None:
         self._progress()
+        self._found.links[path] = ""
         real = links.target(path, self._root, self._found)
         if real is None:
             return
+        self._found.links[path] = real
         parts = real.split("/")
         for count in range(1, len(parts) + 1):
             status = os.stat("/".join(parts[:count]), dir_fd=self._descriptor, follow_symlinks=False)
             self._permit(path, status)
         with open_directory(real, within=self._descriptor) as descriptor:
-            statuses = _entries(descriptor)
+            statuses = entries_of(descriptor)
             is_layout = layouts.is_layout(descriptor, statuses)
             if is_layout and not _is_tag(path):
                 raise links.to_layout(self._found.full(path), f"{self._root}/{real}")
@@ -326,13 +335,17 @@ class Walk:
             )
 
 
-def _entries(descriptor: int) -> dict[str, os.stat_result]:
+def is_ignored(name: str) -> bool:
+    return name.startswith(_IGNORED) or name.endswith(_TEMPORARY)
+
+
+def entries_of(descriptor: int) -> dict[str, os.stat_result]:
     """What is in a directory, by name in their order."""
     statuses = {}
     with os.scandir(descriptor) as entries:
         for entry in sorted(entries, key=_NAME_OF):
             name = entry.name
-            if name.startswith(_IGNORED) or name.endswith(_TEMPORARY):
+            if is_ignored(name):
                 continue
             try:
                 statuses[name] = entry.stat(follow_symlinks=False)

@@ -11,13 +11,13 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from scr_watchd.files import (
     FileId,
     NotRegularError,
     Reader,
+    directories,
     file_id,
     open_directory,
     open_inside,
@@ -66,10 +66,6 @@ class Linker(Means):
 
     hashed: dict[str, set[str]] = field(default_factory=dict)
     rotten: list[Rotten] = field(default_factory=list)
-
-    def has(self, link: str, status: os.stat_result, blob: Descriptor) -> bool:
-        """Whether the store has ``blob`` as ``link``."""
-        return is_good(link, status, blob, place=self.place, root=self.path, reader=self.reader)
 
     def link(
         self,
@@ -192,7 +188,7 @@ class _Links(Placing):
         self.places.add(place)
         file = File(image, blob, source, status, directory, place)
         existing = lstat(file.name, directory)
-        if existing is not None and self._to.has(f"{place}/{file.name}", existing, blob):
+        if existing is not None and self._is_good(file, existing):
             self._look_again(file, existing, has_changed=has_changed)
             return
         self.unlinked.pop(file.name, None)
@@ -204,6 +200,12 @@ class _Links(Placing):
             if not may_be_refused(status) or self.refusal(file) is None:  # a copy is hashed anyway
                 self._prove(file, wait=True)
             self.link(file, replace=replace)
+
+    def _is_good(self, file: File, existing: os.stat_result) -> bool:
+        """Whether the store has a blob already."""
+        to = self._to
+        found = followed(file.name, file.directory, existing, place=to.place, root=to.root, reader=to.reader)
+        return is_good(found, file.blob, to.reader)
 
     def _look_again(self, file: File, existing: os.stat_result, *, has_changed: bool) -> None:
         """At a blob that the store has: was the file written to, or copied anew?"""
@@ -317,39 +319,33 @@ class _Links(Placing):
 @contextmanager
 def _sources(root: int, image: Image, reader: Reader) -> Iterator[Callable[[str], int]]:
     """Opens the directories that content of ``image`` lies in, by its digest."""
-    opened: dict[str, int] = {}
-    with ExitStack() as stack:
-
-        def source(algorithm: str) -> int:
-            path = image.directory(algorithm)
-            if path not in opened:
-                opened[path] = stack.enter_context(open_directory(path, within=root, reader=reader))
-            return opened[path]
-
-        yield source
+    with directories(root, reader=reader) as opened:
+        yield lambda algorithm: opened(image.directory(algorithm))
 
 
-def is_good(
-    link: str,
-    status: os.stat_result,
-    blob: Descriptor,
-    *,
-    place: StorePlace,
-    root: Path,
-    reader: Reader,
-) -> bool:
-    """Whether ``link`` leads to a file of the right size that ``reader`` may read; a symbolic one is
-    followed as nginx would, with its idea of the root translated to ours."""
-    if stat.S_ISLNK(status.st_mode):
-        target = os.readlink(link)
-        if not target.startswith(f"{place.root_seen_as}/"):
-            return False
-        try:
-            status = os.lstat(f"{root}{target[len(place.root_seen_as) :]}")
-        except OSError:
-            return False
-    right = stat.S_ISREG(status.st_mode) and status.st_size == blob.size
-    return right and reader.may_read(status)
+def followed(
+    name: str, directory: int, status: os.stat_result, *, place: StorePlace, root: int, reader: Reader
+) -> os.stat_result | None:
+    """The status of what ``name`` in a directory of the store is, or leads to: a symbolic link is followed as
+    nginx would, with its idea of the root translated to ours. ``None`` where that is nothing that ``reader``
+    may come to."""
+    if not stat.S_ISLNK(status.st_mode):
+        return status
+    target = os.readlink(name, dir_fd=directory)
+    above, _, file = target.removeprefix(f"{place.root_seen_as}/").rpartition("/")
+    if not target.startswith(f"{place.root_seen_as}/") or not above:
+        return None
+    try:
+        with open_directory(above, within=root, reader=reader) as source:
+            return os.stat(file, dir_fd=source, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def is_good(status: os.stat_result | None, blob: Descriptor, reader: Reader) -> bool:
+    """Whether that is a file of the right size that ``reader`` may read."""
+    right = status is not None and stat.S_ISREG(status.st_mode) and status.st_size == blob.size
+    return right and status is not None and reader.may_read(status)
 
 
 def _is_copy(path: str, manifest: ManifestFile) -> bool:

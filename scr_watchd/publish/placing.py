@@ -16,7 +16,7 @@ from scr_watchd.publish.copying import Target, Unlinked, allocated, copy_name, m
 from scr_watchd.publish.hashing import identity
 from scr_watchd.publish.place import StorePlace
 from scr_watchd.publish.proof import Prover, RottenError, UncopiedError, WaitingError
-from scr_watchd.words import copy_again, printable
+from scr_watchd.words import copy_again, printable, shell
 
 # link(2): another mount or volume, not permitted (fs.protected_hardlinks), too many links, not supported
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -212,7 +212,7 @@ class Placing:
         path = self.path_of(file)
         return UnusableError(
             f"the bytes of {printable(path)} are not those that its name says",
-            _copy_again(f"{self._means.path}/{file.image.path}", file.image, path),
+            _copy_again(f"{self._means.path}/{file.image.path}", file, path),
         )
 
     def is_copy(self, file: File, status: os.stat_result, refusal: OSError) -> None:
@@ -222,13 +222,24 @@ class Placing:
         )
 
 
-def _copy_again(path: str, image: Image, file: str) -> str:
-    if not image.is_in_layout:
+def _copy_again(path: str, rotten: File, file: str) -> str:
+    parent, _, leaf = path.rpartition("/")
+    image = rotten.image
+    if not image.is_in_layout and not _has_others(rotten.source):
         return f"Copy it again: {copy_again(f'dir:{path}')}"
-    if ":" in image.path.rpartition("/")[2]:  # skopeo cannot write such a layout
-        return f"Copy it again: {copy_again(f'dir:{path}', stale=path)}"
-    skopeo = f"oci:{path}:{label(image.below, image.tag or Tag('TAG'), image.digest)}"
-    return f"Copy it again: {copy_again(skopeo, stale=file)}"
+    if image.is_in_layout and ":" not in leaf:
+        skopeo = f"oci:{path}:{label(image.below, image.tag or Tag('TAG'), image.digest)}"
+        return f"Copy it again: {copy_again(skopeo, stale=file)}"
+    # skopeo cannot write a layout of such a name, and empties a directory: what is good there must stay
+    new = f"{parent}/.new"
+    move = f"mv {shell(f'{new}/{os.path.basename(file)}')} {shell(file)} && rm -r {shell(new)}"
+    return f"Copy it again: {copy_again(f'dir:{new}')} && {move}"
+
+
+def _has_others(directory: int) -> bool:
+    """Whether there may be other images in the directory of one."""
+    with os.scandir(directory) as entries:
+        return any(not each.is_file(follow_symlinks=False) for each in entries if each.name[0] != ".")
 
 
 def changed(what: str) -> UnusableError:

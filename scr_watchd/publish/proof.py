@@ -38,6 +38,15 @@ class RottenError(Exception):
     """A blob whose bytes are not what its name says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """``name`` in an open directory of the store, and the ``status`` of the file that it is or leads to."""
+
+    directory: int
+    name: str
+    status: os.stat_result
+
+
 @dataclass(slots=True)
 class Prover:
     """Unless it ``verifies`` everything is believed. While it is ``trusting`` no hash is waited for: on a
@@ -209,9 +218,9 @@ class Prover:
             upgrades.clear()
         self.hasher.go_on()
 
-    def end(self, *, began: float | None, unseen: Iterable[Path] = ()) -> None:
+    def end(self, *, began: float | None, unseen: Iterable[Unseen] = ()) -> None:
         """A pass is over; if it was a look at everything, ``began`` is when (seconds since 1970). ``unseen``
-        are links of the store to files that it did not look at, since the tree has them not."""
+        is what the store has and the pass did not look at, since the tree has it not."""
         self._is_first = self.trusting = False
         moment = 0.0 if began is None else began - _MARGIN_SECONDS
         if self._has_asked:
@@ -219,8 +228,9 @@ class Prover:
         if not moment or self.is_complete or not self.verifies or self._jobs or not self.hasher.is_idle:
             return
         try:
-            for link in unseen:
-                self._doubt(link)
+            for each in unseen:
+                if not self._doubt(each):
+                    moment = min(moment, each.status.st_ctime - _MARGIN_SECONDS)
             descriptor = create(self.store / ".proven")
         except OSError:
             return  # a disk is full, or the store was removed: later, then
@@ -233,14 +243,18 @@ class Prover:
             self.is_complete = True
             self.hasher.forget_good()
 
-    def _doubt(self, link: Path) -> None:
-        """Have a file that is not proven stay so: a link more makes its ctime now. Raises ``OSError`` if it
-        cannot be."""
-        if link.lstat().st_ctime_ns >= self._proven_ns:
+    def _doubt(self, file: Unseen) -> bool:
+        """Whether a file that is not proven could be had to stay so: a link more makes its ctime now. One
+        that belongs to somebody else, or is on another mount, may refuse that."""
+        if file.status.st_ctime_ns >= self._proven_ns:
             other = self.store / ".doubt"  # not beside it: that would look like a disturbance
             other.unlink(missing_ok=True)
-            os.link(link, other, follow_symlinks=True)
+            try:
+                os.link(file.name, other, src_dir_fd=file.directory, follow_symlinks=True)
+            except OSError:
+                return False
             other.unlink()
+        return True
 
     def _is_small(self, image: Image) -> bool:
         return sum(blob.size for blob in image.blobs) <= min(_INLINE_BYTES, self._inline_left)

@@ -16,13 +16,14 @@ from scr_watchd.files import NotRegularError
 from scr_watchd.oci.catalog import Catalog
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish import readers as masters
-from scr_watchd.publish import state as records
+from scr_watchd.publish import records
 from scr_watchd.publish.generations import Generations
 from scr_watchd.publish.outcome import Changes, Deferred, Published, Rejected, Unconfirmed
 from scr_watchd.publish.readers import Readers
+from scr_watchd.publish.records import Record
 from scr_watchd.publish.reload import Proof, Reloading, is_astray, lingering_workers, reload
 from scr_watchd.publish.site import Site
-from scr_watchd.publish.state import Record, State
+from scr_watchd.publish.state import State
 from scr_watchd.words import printable
 
 _HOLD_OFF_SECONDS = 60.0

@@ -19,15 +19,18 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scr_watchd.files import ANYBODY, FileId, Reader, file_id, open_directory, read_regular
+from scr_watchd.files import ANYBODY, FileId, Reader, directories, file_id, open_directory, read_regular
 from scr_watchd.oci.catalog import Image, ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.batch import Batch, mark
 from scr_watchd.publish.copying import copy_name
-from scr_watchd.publish.link import Linked, Linker, Rotten, is_good
+from scr_watchd.publish.link import Linked, Linker, Rotten, followed, is_good
 from scr_watchd.publish.place import StorePlace
-from scr_watchd.publish.proof import Prover
+from scr_watchd.publish.proof import Prover, Unseen
+
+_Opened = Callable[[str], int]
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class Store:
@@ -114,12 +117,13 @@ class Store:
                 )
                 blobs |= {blob.digest: blob for blob in manifest.blobs}
                 queue += manifest.manifests
+            with self._opened() as opened:
+                present = [blob for blob in blobs.values() if self._has(opened, repository, blob)]
+                owner = _status(opened, repository, present[0]).st_uid if present else 0
         except (OSError, ManifestError):
             return None
-        present = [blob for blob in blobs.values() if self._has(repository, blob)]
         if any(not blob.optional for blob in blobs.values() if blob not in present):
             return None
-        owner = self._owner(repository, present)
         return Image(
             "",
             repository,
@@ -134,29 +138,32 @@ class Store:
     def only_here(self, images: Iterable[Image], copied: Container[tuple[RepositoryName, str]] = ()) -> int:
         """The bytes of the blobs of ``images`` that nothing but the store holds. Of those that are ``copied``
         the tree has the file."""
-        sizes: dict[int, int] = {}
-        for image in images:
-            for blob in image.blobs:
-                if (image.repository, blob.digest.hex) in copied:
-                    continue
-                with suppress(FileNotFoundError):
-                    status = self._blob(image.repository, blob.digest).lstat()
-                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                        sizes[status.st_ino] = status.st_size
-        return sum(sizes.values())
+        here = (
+            status
+            for image, blob, _, status in self._found(images)
+            if (image.repository, blob.digest.hex) not in copied
+            and stat.S_ISREG(status.st_mode)
+            and status.st_nlink == 1
+        )
+        return sum({status.st_ino: status.st_size for status in here}.values())
 
-    def links(self, images: Iterable[Image]) -> Iterator[Path]:
-        """Where the blobs of ``images`` are."""
-        for image in images:
-            yield from (self._blob(image.repository, blob.digest) for blob in image.blobs)
+    def unseen(self, images: Iterable[Image]) -> Iterator[Unseen]:
+        """The files of ``images``, or what symbolic links lead to."""
+        for _, blob, directory, status in self._found(images):
+            name = blob.digest.hex
+            if (found := self._followed(name, directory, status)) is not None:
+                yield Unseen(directory, name, found)
 
     def has(self, image: Image) -> bool:
         """Whether an image that ``image`` gave is still there, whole."""
-        base = self.place.path / image.repository / ".manifests"
-        manifests = (base / each.media_type.number / each.digest.hex for each in image.manifests)
-        return all(map(os.path.lexists, manifests)) and all(
-            self._has(image.repository, blob) for blob in image.blobs
-        )
+        try:
+            with self._opened() as opened:
+                for each in image.manifests:
+                    directory = opened(f"{image.repository}/.manifests/{each.media_type.number}")
+                    os.stat(each.digest.hex, dir_fd=directory, follow_symlinks=False)
+                return all(self._has(opened, image.repository, blob) for blob in image.blobs)
+        except _ABSENT:
+            return False
 
     # -- what goes -----------------------------------------------------------------------------------
 
@@ -227,24 +234,33 @@ class Store:
 
     # -- what is there -------------------------------------------------------------------------------
 
-    def _owner(self, repository: RepositoryName, blobs: list[Descriptor]) -> int:
-        """Whose an image was: a hard link tells."""
-        try:
-            return self._blob(repository, blobs[0].digest).lstat().st_uid
-        except (FileNotFoundError, IndexError):
-            return 0
+    @contextmanager
+    def _opened(self) -> Iterator[_Opened]:
+        """Opens directories of the store, by their paths in it."""
+        with open_directory(self.place.path) as store, directories(store) as opened:
+            yield opened
 
-    def _has(self, repository: RepositoryName, blob: Descriptor) -> bool:
-        link = self._blob(repository, blob.digest)
+    def _found(self, images: Iterable[Image]) -> Iterator[tuple[Image, Descriptor, int, os.stat_result]]:
+        """The blobs of ``images`` that are there, the directory of each, and what is there."""
+        for image in images:
+            with suppress(*_ABSENT), self._opened() as opened:  # each anew: there may be thousands
+                for blob in image.blobs:
+                    with suppress(*_ABSENT):
+                        directory = opened(_blobs(image.repository, blob))
+                        yield image, blob, directory, _status(opened, image.repository, blob)
+
+    def _has(self, opened: _Opened, repository: RepositoryName, blob: Descriptor) -> bool:
         try:
-            return is_good(
-                str(link), link.lstat(), blob, place=self.place, root=self._root, reader=self._reader
-            )
-        except FileNotFoundError:
+            status, directory = _status(opened, repository, blob), opened(_blobs(repository, blob))
+            return is_good(self._followed(blob.digest.hex, directory, status), blob, self._reader)
+        except _ABSENT:
             return False
 
-    def _blob(self, repository: RepositoryName, digest: Digest) -> Path:
-        return self.place.path / repository / ".blobs" / digest.algorithm / digest.hex
+    def _followed(self, name: str, directory: int, status: os.stat_result) -> os.stat_result | None:
+        if not stat.S_ISLNK(status.st_mode):
+            return status
+        with open_directory(self._root) as root:
+            return followed(name, directory, status, place=self.place, root=root, reader=self._reader)
 
     def _copy_of(self, repository: RepositoryName, digest: Digest) -> bytes:
         """The bytes of a manifest that the store has. Raises ``FileNotFoundError`` if it has them not, or
@@ -268,6 +284,15 @@ class Store:
             if place in (ours, self._former_copies):
                 return raw
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{places[0]}/{digest.hex}")
+
+
+def _blobs(repository: RepositoryName, blob: Descriptor) -> str:
+    return f"{repository}/.blobs/{blob.digest.algorithm}"
+
+
+def _status(opened: _Opened, repository: RepositoryName, blob: Descriptor) -> os.stat_result:
+    """Whose an image was, a hard link tells."""
+    return os.stat(blob.digest.hex, dir_fd=opened(_blobs(repository, blob)), follow_symlinks=False)
 
 
 def remark(linked: Linked) -> None:

@@ -69,10 +69,12 @@ def render(
     follow_links: bool = True,
     fragments: Sequence[Fragment] | None = None,
     browse: bool = True,
+    warning: str = "",
 ) -> Rendered:
     """One generation for ``catalog``, whose ``fragments`` may be given; ``store`` is the store's path as
     nginx sees it, and ``mirrors`` are prefixes of names by the host that they mirror. Without
-    ``follow_links`` nginx follows none in the store; without ``browse`` it has no page for people.
+    ``follow_links`` nginx follows none in the store; without ``browse`` it has no page for people. With
+    ``warning`` every answer says so.
 
     Raises ``ValueError`` if nginx cannot be told that path.
     """
@@ -85,6 +87,7 @@ def render(
             store,
             mirrors,
             list_repositories=list_repositories,
+            warning=warning,
         ),
     }
     generation = _id(contents)
@@ -107,6 +110,7 @@ def _http(
     mirrors: Mapping[str, str],
     *,
     list_repositories: bool,
+    warning: str = "",
 ) -> bytes:
     numbered = [(each.number, each.repository) for each in fragments]
     # files that no map names, so that equal ids are equal content, also for who pulls by digest
@@ -114,6 +118,7 @@ def _http(
     long_values = LongValues()
     maps = [
         constant("scr_store", quote.path(store)),
+        constant("scr_warning", quote.warning(warning)),
         *repository_maps(catalog, mirrors),
         *_name_maps(numbered),
         *_tag_maps(fragments, long_values),

@@ -16,10 +16,22 @@ def path(text: str) -> str:
     """
     if "$" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError(f"nginx cannot be told a path with $ or a control character: {text!a}")
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = _escaped_quotes(text, "'")
     if len(escaped.encode("utf-8", "surrogateescape")) > TOKEN_BYTES:
         raise ValueError("the path is too long for nginx")
     return f"'{escaped}'"
+
+
+def warning(text: str) -> str:
+    """``text``, which is ASCII without ``$``, as the value of a Warning header (RFC 7234, 5.5), quoted for
+    HTTP and then for nginx; of an empty one nothing."""
+    quoted = _escaped_quotes(text, '"')
+    value = _escaped_quotes(f'299 - "{quoted}"' if text else "", "'")
+    return f"'{value}'"
+
+
+def _escaped_quotes(text: str, mark: str) -> str:
+    return text.replace("\\", "\\\\").replace(mark, f"\\{mark}")
 
 
 _ODD = re.compile(r"[^ !#%&(-\[\]-~]+")  # not ASCII, a control character, a quote, $ or a backslash

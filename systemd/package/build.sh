@@ -2,10 +2,12 @@
 # Builds what installs scr-watchd on machines without network, into dist/:
 #
 #     sh systemd/package/build.sh deb          scr-watchd_VERSION_ARCHITECTURE.deb, for Debian and its kin
+#     sh systemd/package/build.sh rpm          scr-watchd-VERSION-1.pythonX.Y.ARCHITECTURE.rpm, for Fedora, RHEL, SUSE
 #     sh systemd/package/build.sh wheelhouse   scr-watchd-VERSION-pythonX.Y-ARCHITECTURE.tar.gz, for any Linux
 #
-# It needs network, and Python with venv. Each is for the architecture and the X.Y of the Python that builds it
-# (another one: PYTHON=python3.12 sh ...), because msgspec is compiled; the Debian package says so in its Depends.
+# It needs network, and Python with venv; rpm needs rpmbuild. Each is for the architecture of this machine and the X.Y
+# of the Python that builds it (another one: PYTHON=python3.12 sh ..., or without having it FOR=3.12 sh ...), because
+# msgspec is compiled; both packages say so in what they require.
 # The Python packages are those of constraints.txt. The same commit gives the same bytes, dated SOURCE_DATE_EPOCH,
 # which is the time of the commit if it is not set.
 set -eu
@@ -18,9 +20,9 @@ dist=${2:-$house/dist}
 python=${PYTHON:-python3}
 
 case $what in
-    deb | wheelhouse) ;;
+    deb | rpm | wheelhouse) ;;
     *)
-        sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+        sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
 esac
@@ -39,6 +41,19 @@ mkdir -p "$dist" "$work/wheels"
 version=$("$work/venv/bin/python" -c 'import sys; print(sys.argv[1].split("-")[1])' \
     "$(basename "$work"/wheels/scr_watchd-*.whl)")
 python_version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$work/wheels" scr-watchd
+
+# what is compiled for the Python here, for that of FOR
+if [ "${FOR:-$python_version}" != "$python_version" ]; then
+    for each in "$work"/wheels/*-cp*-cp*-*.whl; do
+        name=$(basename "$each" | cut -d- -f1,2 | sed 's/-/==/')
+        rm "$each"
+        "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+            --python-version "$FOR" --platform "manylinux_2_28_$(uname -m)" --platform "manylinux_2_17_$(uname -m)" \
+            --platform "manylinux2014_$(uname -m)" --dest "$work/wheels" "$name"
+    done
+    python_version=$FOR
+fi
 
 # what lies below $1, with the modes and the time that everything has
 settle() {
@@ -60,15 +75,16 @@ if [ "$what" = wheelhouse ]; then
     exit
 fi
 
-# -- the tree of the package -------------------------------------------------------------------------
+# -- the tree of both packages -----------------------------------------------------------------------
 
 root=$work/root
 lib=$root/usr/lib/scr-watchd
 doc=$root/usr/share/doc/scr-watchd
-mkdir -p "$lib" "$doc/examples" "$root/DEBIAN" "$root/etc/scr-watchd" "$root/usr/bin" \
+zsh=$root/usr/share/zsh/vendor-completions
+[ "$what" = deb ] || zsh=$root/usr/share/zsh/site-functions
+mkdir -p "$lib" "$doc/examples" "$root/etc/scr-watchd" "$root/usr/bin" "$zsh" \
     "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/usr/lib/tmpfiles.d" "$root/usr/share/man/man1" \
-    "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
-    "$root/usr/share/fish/vendor_completions.d" "$root/usr/share/lintian/overrides"
+    "$root/usr/share/bash-completion/completions" "$root/usr/share/fish/vendor_completions.d"
 
 for each in "$work"/wheels/*.whl; do
     "$python" -m zipfile -e "$each" "$lib"
@@ -85,17 +101,35 @@ cp "$house/config/scr-watchd.toml" "$root/etc/scr-watchd/config.toml"
 cp -r "$house/config/." "$house/systemd/notify-reload.conf" "$doc/examples/"
 rm "$doc/examples/scr-watchd.toml" # it is in /etc
 cp -r "$house/README.md" "$house/SECURITY.md" "$house/docs" "$here/copyright" "$doc/"
-cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/scr-watchd"
 
-made() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$lib "$python" -P -m scr_watchd "$@"; }
+made() { "$work/venv/bin/python" -P -m scr_watchd "$@"; }
 made manual | gzip --best --no-name > "$root/usr/share/man/man1/scr-watchd.1.gz"
 made completion bash > "$root/usr/share/bash-completion/completions/scr-watchd"
-made completion zsh > "$root/usr/share/zsh/vendor-completions/_scr-watchd"
+made completion zsh > "$zsh/_scr-watchd"
 made completion fish > "$root/usr/share/fish/vendor_completions.d/scr-watchd.fish"
 
+gzip --best --no-name < "$house/CHANGELOG.md" > "$doc/changelog.gz"
+glibc=$(basename -a "$work"/wheels/*.whl | sed -n 's/.*manylinux_2_\([0-9]*\)_.*/\1/p' | sort -n | tail -1)
+
+if [ "$what" = rpm ]; then
+    # not every system's python3 is that one
+    sed -i "1s|python3|python$python_version|" "$root/usr/bin/scr-watchd"
+    settle "$root"
+    rpmbuild -bb --quiet --target "$(uname -m)" --define "_topdir $work/rpm" --define "_rpmdir $work/rpm" \
+        --define "tree $root" --define "python $python_version" --define "glibc ${glibc:-17}" \
+        --define "upstream $(printf %s "$version" | sed 's/\(\.dev\|a\|b\|rc\)/~\1/')" \
+        --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" "$here/scr-watchd.spec" >&2
+    mv "$work"/rpm/*.rpm "$dist/"
+    printf '%s\n' "$dist/scr-watchd-"*".python$python_version.$(uname -m).rpm"
+    exit
+fi
+
+# -- what dpkg wants to know --------------------------------------------------------------------------
+
+mkdir -p "$root/DEBIAN" "$root/usr/share/lintian/overrides"
+cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/scr-watchd"
 maintainer="${DEBFULLNAME:-scr-watchd packagers} <${DEBEMAIL:-root@localhost}>"
 revision=$(printf %s "$version" | sed 's/\(\.dev\|a\|b\|rc\)/~\1/')-1
-gzip --best --no-name < "$house/CHANGELOG.md" > "$doc/changelog.gz"
 gzip --best --no-name > "$doc/changelog.Debian.gz" <<END
 scr-watchd ($revision) unstable; urgency=medium
 
@@ -103,16 +137,12 @@ scr-watchd ($revision) unstable; urgency=medium
 
  -- $maintainer  $(date --utc --date="@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')
 END
-
-# -- what dpkg wants to know --------------------------------------------------------------------------
-
 for each in postinst prerm postrm; do
     cp "$here/$each" "$root/DEBIAN/$each"
     chmod 755 "$root/DEBIAN/$each"
 done
 echo /etc/scr-watchd/config.toml > "$root/DEBIAN/conffiles"
 next=${python_version%.*}.$((${python_version#*.} + 1))
-glibc=$(basename -a "$work"/wheels/*.whl | sed -n 's/.*manylinux_2_\([0-9]*\)_.*/\1/p' | sort -n | tail -1)
 size=$(find "$root" -path "$root/DEBIAN" -prune -o -type f -printf '%s\n' | awk '{ n += int($1 / 1024) + 1 } END { print n }')
 cat > "$root/DEBIAN/control" <<END
 Package: scr-watchd

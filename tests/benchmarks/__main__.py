@@ -32,7 +32,7 @@ _ONLY_AT = {
 }
 """Ten minutes are not enough for every figure at every size."""
 _RUNS_OF_THE_LARGEST = 3  # at 100,000 tags one run takes many seconds
-_LONG_LOOK_AT = 10_000  # tags: here the idle daemon is looked at for a minute
+_LONG_LOOK_AT = 10_000  # tags: here the idle daemon is looked at for half a minute
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def everything(book: Book, directory: Path, tags: int, names: Iterable[str], *, 
             book,
             made,
             seconds=1,
-            patience=60 if tags == _LONG_LOOK_AT else 5,
+            patience=30 if tags == _LONG_LOOK_AT else 5,
             runs=RUNS if tags <= _LONG_LOOK_AT else _RUNS_OF_THE_LARGEST,
             beside=beside,
         )

@@ -18,7 +18,9 @@ from scr_watchd.commands.memory import collect
 from scr_watchd.commands.running import Keeper, Lasting, build
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
+from scr_watchd.daemon.timetable import EVERYTHING, Look
 from scr_watchd.files import ANYBODY
+from scr_watchd.images.places import EVERYWHERE
 from scr_watchd.publish.nginx import inspect
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.site import Site as NginxSite
@@ -75,17 +77,21 @@ class Passes:
 
     def light(self) -> float:
         """Make a pass; returns its CPU seconds, children included."""
-        return self._look(full=False)
+        return self._look(Look({EVERYWHERE: True}, full=False))
 
     def full(self) -> float:
-        return self._look(full=True)
+        return self._look(EVERYTHING)
 
-    def _look(self, *, full: bool) -> float:
-        def look() -> None:
-            self._keeper.look(full=full)
+    def at(self, *hints: str) -> float:
+        """Make a pass that looks where something happened."""
+        return self._look(Look(dict.fromkeys(hints, True), full=False))
+
+    def _look(self, look: Look) -> float:
+        def make() -> None:
+            self._keeper.look(look)
             collect()
 
-        return cpu_seconds(look)
+        return cpu_seconds(make)
 
 
 @contextmanager

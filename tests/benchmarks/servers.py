@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,11 +168,10 @@ def _watches(pid: int) -> int:
     """How many directories the processes below ``pid`` watch."""
     count = 0
     for each in measure.family(pid):
-        for information in Path(f"/proc/{each}/fdinfo").iterdir():
-            try:
-                count += information.read_text().count("inotify wd:")
-            except OSError:
-                continue
+        with suppress(OSError):  # it ended meanwhile
+            for information in Path(f"/proc/{each}/fdinfo").iterdir():
+                with suppress(OSError):
+                    count += information.read_text().count("inotify wd:")
     return count
 
 

@@ -122,7 +122,12 @@ repositories = st.fixed_dictionaries(
 )
 records = st.fixed_dictionaries(
     {"generation": texts, "repositories": st.dictionaries(texts | st.just("app"), repositories, max_size=3)},
-    optional={"format": st.sampled_from([1, 1, 1, 2, "1"]), "held_since": numbers, "root_inode": numbers},
+    optional={
+        "format": st.sampled_from([1, 1, 1, 2, "1"]),
+        "held_since": numbers,
+        "root_inode": numbers,
+        "lost": values | st.fixed_dictionaries({"since": numbers, "gone": values, "came": numbers}),
+    },
 )
 
 

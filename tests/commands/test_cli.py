@@ -162,6 +162,10 @@ def test_a_wrong_setting_is_named_with_the_nearest_right_one(
         pytest.param("docker.io", "cannot be 'docker.io'", id="no prefix"),
         pytest.param("https://docker.io=hub", "no host", id="an address"),
         pytest.param("docker.io/library=hub", "no host", id="a path"),
+        pytest.param("*=hub", "has 'hub' for every host", id="every host in one place"),
+        pytest.param("*=", "has '' for every host", id="every host everywhere"),
+        pytest.param("*=../*", "a repository name has lower-case", id="every host outside"),
+        pytest.param("docker.io=*", "a repository name has lower-case", id="a host that is any"),
         pytest.param("a=b A=c", "one host twice", id="a host twice"),
         pytest.param("docker.io=Hub", "a repository name has lower-case", id="a prefix that is no name"),
         pytest.param("docker.io=../hub", "a repository name has lower-case", id="a prefix that is a way out"),
@@ -181,6 +185,14 @@ def test_mirrors_that_cannot_be_are_refused(tmp_path: Path, text: str, said: str
     )
     assert result.returncode == 78, result.stderr
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("text", ["it costs $1", "zwei\nZeilen", "gelöscht", "a\tb", "x" * 1001])
+def test_a_warning_that_no_header_can_say_is_refused(tmp_path: Path, text: str) -> None:
+    result = scr_watchd("run", "--once", tmp_path, "--state", tmp_path / "state", "--warning", text)
+    assert result.returncode == 78
+    assert "warning (from flag) cannot be" in result.stderr
+    assert "at most 1,000 ASCII characters, without $" in result.stderr
 
 
 def test_mirrors_are_a_table_or_pairs(tmp_path: Path) -> None:

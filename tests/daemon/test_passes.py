@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from scr_watchd.publish.state import request
 from scr_watchd.settings import Settings
 from tests.daemons import public_directory
 from tests.passes import Passes
@@ -247,6 +249,30 @@ def a_disk_goes_away_within_a_pass() -> None:
             mount("--bind", disk, images)
             passes.look()
             assert sorted(passes.served()) == [*NAMES, "new:1"], step
+
+
+def test_what_is_lost_bit_by_bit_comes_back_also_after_a_restart(passes: Passes) -> None:
+    """Some of it in repositories at rest, with an image that another tag has too."""
+    images, twice = passes.settings.root, image("twice")
+    for number in range(10):
+        write_image(images / f"app{number}:1", image(str(number)))
+        write_image(images / f"twice{number % 2}:{number}", twice)
+    before = passes.look_and_tell()
+    assert len(before) == 20
+    for number in range(7):
+        shutil.rmtree(images / f"app{number}:1")
+    shutil.rmtree(images / "twice0:0")
+    passes.look()
+    passes.start()
+    assert len(passes.look_and_tell()) == 12
+    for number in (1, 3, 5):
+        shutil.rmtree(images / f"twice1:{number}")
+    assert passes.look_and_tell() == before
+    assert len(passes.mirror.found.held) == 11
+    request(passes.mirror.publisher.state, "accept")
+    assert len(passes.look_and_tell()) == 9
+    shutil.rmtree(images / "app7:1")
+    assert len(passes.look_and_tell()) == 8
 
 
 def another_disk_with_the_same_number() -> None:

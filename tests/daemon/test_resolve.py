@@ -15,6 +15,7 @@ from scr_watchd.oci import bounds
 from scr_watchd.oci.catalog import Catalog, Image, ManifestFile, Reference, by_repository
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
+from scr_watchd.publish.records import Loss
 
 OLD = Digest(f"sha256:{'a' * 64}")
 NEW = Digest(f"sha256:{'b' * 64}")
@@ -45,7 +46,8 @@ def tree(
     hidden: tuple[str, ...] = (),
     bounded: Bounded | None = None,
 ) -> Tree:
-    return Tree(repositories=repositories_of(bounded or Bounded(images), unfinished, {}), hidden=hidden)
+    kept = bounded or Bounded(images)
+    return Tree(repositories=repositories_of(kept.by_repository, kept, unfinished, {}), hidden=hidden)
 
 
 Leaving = Mapping[tuple[RepositoryName, Digest], float]
@@ -58,6 +60,7 @@ class Before:
     catalog: Catalog = field(default_factory=lambda: catalog_of([image()]))
     leaving: Leaving = field(default_factory=dict)
     held_since: float | None = None
+    lost: Loss = field(default_factory=Loss)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def resolved(
             )
             for name in sorted(names)
         },
-        Holding(len(before.catalog.tags()), moved, before.held_since, held_for),
+        Holding(len(before.catalog.tags()), moved, before.held_since, held_for, before.lost),
         hidden=seen.hidden,
         stored=store,  # type: ignore[arg-type]
         policy=policy or Policy(),
@@ -108,7 +111,8 @@ def resolved(
     found = (each.repository for _, each in sorted(served.items()))
     leaving = {(name, digest): left for name in served for digest, left in served[name].leaving.items()}
     catalog = Catalog(tuple(each for each in found if each is not None))
-    return Answer(catalog, leaving, answer.held_since, answer.pinned, answer.held, answer.until, served)
+    stays = (answer.held_since, answer.lost, answer.pinned, answer.held)
+    return Answer(catalog, leaving, *stays, answer.until, served)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +248,65 @@ def test_when_removals_are_held(there: int, remain: int, moved: bool, held: int)
     assert len(answer.catalog.tags()) == remain + held
 
 
+def tags(*numbers: int) -> tuple[Image, ...]:
+    return tuple(image((RepositoryName("app"), Tag(str(number)))) for number in numbers)
+
+
+HOUR = Policy(grace_seconds=3600, hold_seconds=86_400)
+
+
+def last_of(*trees: tuple[Image, ...], policy: Policy = HOUR, seconds: float = 60) -> Answer:
+    """What is to be after passes that found these, so many seconds apart."""
+    answer = resolved(scan(), trees[0], before=Before(Catalog()), policy=HOUR)
+    for number, images in enumerate(trees[1:]):
+        answer = resolved(scan(), images, before=answer, policy=policy, now=NOW + number * seconds)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("trees", "held"),
+    [
+        pytest.param([many(20), many(11), ()], 20, id="half, and then half of the rest"),
+        pytest.param([many(count) for count in range(20, 8, -1)], 11, id="one by one"),
+        pytest.param([many(count) for count in range(20, 9, -1)], 0, id="half of them one by one"),
+        pytest.param([many(9 - count) for count in range(9)], 0, id="all of nine one by one"),
+        pytest.param([many(20), tags(*range(9, 20), 20), tags(20)], 20, id="and one came meanwhile"),
+        pytest.param(
+            [tags(*range(at, at + 20)) for at in range(55)], 0, id="each day another, as the oldest goes"
+        ),
+        pytest.param(
+            [tags(*range((at + 1) // 2, at // 2 + 20)) for at in range(55)], 0, id="the oldest goes first"
+        ),
+        pytest.param(
+            [many(10), many(30), *(many(count) for count in range(30, 9, -1))], 0, id="as many as came before"
+        ),
+        pytest.param([many(20), many(12), many(20), many(12), many(6)], 14, id="some came back meanwhile"),
+    ],
+)
+def test_what_is_lost_bit_by_bit_comes_back_unless_others_came(
+    trees: list[tuple[Image, ...]], held: int
+) -> None:
+    answer = last_of(*trees)
+    assert len(answer.held) == held
+    assert len(answer.catalog.tags()) == held + len(trees[-1])
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds"),
+    [
+        pytest.param(HOUR, 3600, id="its grace is over"),
+        pytest.param(replace(HOUR, pruned=NOW + 9000), 60, id="it was pruned"),
+        pytest.param(replace(HOUR, grace_seconds=0), 60, id="there is no grace"),
+        pytest.param(replace(HOUR, hold_seconds=0), 60, id="there is no guard"),
+        pytest.param(replace(HOUR, accepted=True), 60, id="it is accepted"),
+    ],
+)
+def test_when_what_was_lost_is_forgotten(policy: Policy, seconds: float) -> None:
+    trees = [many(count) for count in range(20, 0, -1)]
+    assert last_of(*trees).held
+    assert not last_of(*trees, policy=policy, seconds=seconds).held
+
+
 def test_additions_go_on_while_removals_are_held() -> None:
     new = image((RepositoryName("new"), Tag("1")), NEW)
     before = Before(catalog_of(many(10)))
@@ -337,7 +400,8 @@ def steps(draw: st.DrawFn) -> list[tuple[Tree, tuple[Image, ...], bool]]:
         kept = [each for each in images if draw(st.integers(0, 9))]
         unfinished = draw(st.frozensets(st.tuples(st.sampled_from(NAMES), st.just(Tag("1"))), max_size=1))
         hidden = draw(st.sampled_from([(), (), ("a/b",), ("",)]))
-        repositories = repositories_of(Bounded(tuple(images)), unfinished, last.repositories)
+        every = Bounded(tuple(images))
+        repositories = repositories_of(every.by_repository, every, unfinished, last.repositories)
         last = Tree(repositories=repositories, hidden=hidden)
         found.append((last, tuple(kept), draw(st.sampled_from([False, False, False, True]))))
     return found
@@ -356,6 +420,7 @@ def test_what_is_at_rest_need_not_be_looked_at(
             name: served
             for name, served in before.served.items()
             if not served.only_stored
+            and name not in {of for of, _ in before.lost.gone}
             and seen.repositories.get(name) is last.repositories.get(name)
             and groups.get(name) == linked.get(name)
             and [*served.images] == groups.get(name, [])

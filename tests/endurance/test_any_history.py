@@ -397,7 +397,7 @@ class Passes(History):
         self.agree()
 
     def look(self) -> None:
-        outcome = self.keeper.look(full=True)
+        outcome = self.keeper.look()
         assert isinstance(outcome, Published | Unchanged), outcome
         self.keeper.reporter.report(outcome, self.keeper.mirror.found)
 

@@ -112,18 +112,34 @@ def test_a_rotten_blob_is_refused_with_a_remedy_that_cures_it(tree: Tree, tmp_pa
     assert tree.serves(ONE)
 
 
-def test_the_remedy_for_a_rotten_layout_that_is_called_name_and_tag_replaces_it(
+def test_the_remedy_for_a_rotten_layout_that_is_called_name_and_tag_leaves_the_others(
     tree: Tree, tmp_path: Path
 ) -> None:
     """skopeo cannot write a layout with a colon in its name."""
-    layout = write_layout(tree.root / "thing:1", (None, ONE))
+    layout = write_layout(tree.root / "thing:1", (None, ONE), ("2", TWO))
+    before = {(each.called, each.digest) for each in tree.take().images}
     digest, content = a_blob(ONE)
     blob_file(layout, digest).write_bytes(content[:-1] + b"!")
     (problem,) = tree.take().problems
     source = write_image(tmp_path / "source", ONE)
     run(problem.remedy, source=f"dir:{source}")
     assert tree.take().problems == ()
+    assert {(each.called, each.digest) for each in tree.take().images} == before
     assert tree.serves(ONE, "thing")
+
+
+def test_the_remedy_for_a_rotten_image_leaves_those_below_it(tree: Tree, tmp_path: Path) -> None:
+    below = write_image(tree.root / "thing" / "1", ONE) / "more" / "2"
+    write_image(below, TWO)
+    before = {(each.repository, each.digest) for each in tree.take().images}
+    digest, content = a_blob(ONE)
+    (below.parents[1] / digest[7:]).write_bytes(content[:-1] + b"!")
+    (problem,) = tree.take().problems
+    source = write_image(tmp_path / "source", ONE)
+    run(problem.remedy, source=f"dir:{source}")
+    taken = tree.take()
+    assert taken.problems == ()
+    assert {(each.repository, each.digest) for each in taken.images} == before
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut off", "a directory"])

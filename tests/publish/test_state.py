@@ -15,9 +15,10 @@ from scr_watchd.errors import ScrWatchdError
 from scr_watchd.oci.catalog import Catalog, CatalogBuilder, Referrer
 from scr_watchd.oci.manifest import MediaType, Referral
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
-from scr_watchd.publish import state as records
+from scr_watchd.publish import records
 from scr_watchd.publish.holder import running
-from scr_watchd.publish.state import Record, State, answered, locked, request, requested
+from scr_watchd.publish.records import Loss, Record
+from scr_watchd.publish.state import State, answered, locked, request, requested
 
 A, B, C = (Digest(f"sha256:{letter * 64}") for letter in "abc")
 APP, GONE = RepositoryName("lib/app"), RepositoryName("gone")
@@ -56,6 +57,15 @@ def state(tmp_path: Path) -> State:
         pytest.param(
             Record("0123456789abcdef", catalog(), LEAVING, 1e9 + 0.25, (2**31, 2**63)),
             id="with all that is noted of the tree",
+        ),
+        pytest.param(
+            Record(
+                "0123456789abcdef",
+                catalog(),
+                LEAVING,
+                lost=Loss(5.5, {(GONE, Tag("1")): A, (APP, Tag("2")): A}, 3),
+            ),
+            id="what was lost",
         ),
     ],
 )

@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from scr_watchd.files import ANYBODY, NotOursError
+from scr_watchd.files import ANYBODY, NotOursError, open_directory
 from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.hashing import Hasher
 from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.proof import Unseen
 from tests.nginxes import require
 from tests.stores import Stored, Taken
 from tests.trees import OCI_MANIFEST, Built, descriptor, digest_of, image, index, make_images, write_image
@@ -89,6 +92,28 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def tree(root: Path, tmp_path: Path) -> Tree:
     return Tree(root, tmp_path / "store")
+
+
+def test_a_symbolic_link_is_not_followed_through_a_directory_that_is_a_link_by_now(
+    root: Path, tmp_path: Path
+) -> None:
+    tree = Tree(root, tmp_path / "store", symbolic=True)
+    tree.take_until_done()
+    assert tree.stored(image("one")) is not None
+    (root / "app").rename(tmp_path / "private")
+    (root / "app").symlink_to(tmp_path / "private")
+    assert tree.stored(image("one")) is None
+
+
+def test_what_cannot_be_doubted_by_a_link_is_not_proven(root: Path, tmp_path: Path) -> None:
+    """A file on another mount refuses one, like another owner's where that is forbidden."""
+    tree = Tree(root, tmp_path / "store")
+    tree.take_until_done()
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file, open_directory("/dev/shm") as directory:
+        status = os.stat(file.fileno())
+        unseen = Unseen(directory, os.path.basename(file.name), status)
+        tree.store.store.prover.end(began=time.time() + 3600, unseen=[unseen])
+    assert (tmp_path / "store" / ".proven").stat().st_mtime < status.st_ctime
 
 
 def disk_usage(*paths: Path) -> int:

@@ -121,6 +121,7 @@ def error_headers(response: Response, *, allow: bool = False) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-cache",
         **({"Allow": "GET, HEAD"} if allow else {}),
+        **({"Retry-After": "1"} if response.status in (429, 503) else {}),
     }
 
 

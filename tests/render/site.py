@@ -112,10 +112,17 @@ def serving(
     files: Mapping[str, bytes] | None = None,
     list_repositories: bool = True,
     mirrors: Mapping[str, str] | None = None,
+    warning: str = "",
     main: str = "",
 ) -> Iterator[Site]:
     """``catalog`` alone: names and lists are answered, files only if ``store`` has them."""
-    rendered = render(catalog, store=str(store), list_repositories=list_repositories, mirrors=mirrors or {})
+    rendered = render(
+        catalog,
+        store=str(store),
+        list_repositories=list_repositories,
+        mirrors=mirrors or {},
+        warning=warning,
+    )
     every = {**rendered.files, **(files or {})}
     with nginx_with(http, server, files=every, program=program, main=main) as nginx:
         yield Site(nginx, store, rendered)

@@ -84,7 +84,7 @@ def maps(rendered: Rendered) -> str:
         ("small.http.conf", render(small(), store="/var/lib/scr-watchd/store")),
         ("closed.http.conf", render(small(), store="/srv/an odd 'store'", list_repositories=False)),
         ("empty.http.conf", render(Catalog(), store="/var/lib/scr-watchd/store")),
-        ("mirrors.http.conf", render(small(), store="/store", mirrors=MIRRORS)),
+        ("mirrors.http.conf", render(small(), store="/store", mirrors={**MIRRORS, "*": "mirror/"})),
     ],
 )
 def test_the_maps_are_those_that_were_reviewed(name: str, rendered: Rendered) -> None:

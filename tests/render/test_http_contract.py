@@ -324,6 +324,29 @@ def test_too_many_requests_are_said_with_the_status_of_the_site(program: str) ->
             assert headers(answers[-1]) == error_headers(answers[-1])
 
 
+def test_a_warning_is_in_every_answer_and_says_what_was_set(tmp_path: Path, program: str) -> None:
+    """But in that of a bad range, to which nginx lets nothing be added."""
+    text = """it's "this" \\mirror\\ that {moves}; # on Monday\\"""
+    root, store = make_images(tmp_path / "images", {"alpine": {"3.20": ALPINE}}), tmp_path / "store"
+    with serving(stored(root, store), store=store, program=program, warning=text) as running:
+        for path, method in [*product(ENDPOINTS, ("GET", "HEAD")), ("/v2/_scr/", "GET"), ("/v2/", "PUT")]:
+            said = running.get(path, method=method).header("Warning")
+            assert said is not None, path
+            quoted = re.fullmatch(r'299 - "((?:[^"\\]|\\.)*)"', said)
+            assert quoted, said
+            assert re.sub(r"\\(.)", r"\1", quoted[1]) == text
+
+
+@pytest.mark.parametrize("mark", ["\\", "'", '"', "a"])
+def test_the_longest_warning_fits(program: str, mark: str) -> None:
+    with serving(Catalog(), program=program, warning=mark * 1000) as running:
+        assert running.get("/v2/").header("Warning") == quote_header(mark * 1000)
+
+
+def quote_header(text: str) -> str:
+    return '299 - "{}"'.format(re.sub(r'(["\\])', r"\\\1", text))
+
+
 # -- other spellings of a URL ----------------------------------------------------------------------
 
 

@@ -1,7 +1,32 @@
-"""The exceptions that end a command: with a sentence instead of a traceback, or because we are to end."""
+"""The exceptions that end a command: with a sentence instead of a traceback, or because we are to end. And
+the errors of the system that say nothing of a file, since they may be over in a moment."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+_CURES = {
+    errno.EMFILE: "Permit more open files: LimitNOFILE= in the unit, or ulimit -n",
+    errno.ENFILE: "Permit the machine more open files: sysctl fs.file-max",
+    errno.ENOMEM: "Give the machine, or the service (MemoryMax=), more memory",
+    errno.EAGAIN: "Permit more processes: TasksMax= in the unit, or ulimit -u",
+    errno.EIO: "Look for a failing disk or mount: dmesg | tail",
+    errno.ESTALE: "Its server has another file system now: mount it again",
+    errno.EROFS: "It is mounted read-only: dmesg | tail may say why, and mount -o remount,rw ends it",
+    errno.ENOSPC: "Free some space, or some files: df -h and df -i tell of which there are none left",
+    errno.EDQUOT: "Free some space, or permit more: quota(1)",
+}
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether the machine lacks something: then ``error`` says nothing of the file that it names, least of
+    all that it is not there."""
+    return error.errno in _CURES
+
+
+def cure(error: OSError, otherwise: str = "") -> str:
+    """What to do about ``error``, as a sentence without its full stop."""
+    return _CURES.get(error.errno or 0, otherwise)
 
 
 class ScrWatchdError(Exception):

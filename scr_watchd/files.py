@@ -103,11 +103,18 @@ def open_directory(
         _may_be_entered(descriptor, reader, path)
         for part in parts[1:]:
             below = os.open(part, _DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
+            close(descriptor)
             descriptor = below
             _may_be_entered(descriptor, reader, path)
         yield descriptor
     finally:
+        close(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """Close what was only read, or is synced. An error is of no concern then, and it is closed all the same
+    (close(2))."""
+    with contextlib.suppress(OSError):
         os.close(descriptor)
 
 
@@ -153,7 +160,7 @@ def read_regular(name: str, *, within: int, limit: int) -> tuple[bytes, os.stat_
             content += more
         after = os.fstat(descriptor)
     finally:
-        os.close(descriptor)
+        close(descriptor)
     if len(content) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
         raise NotRegularError(errno.ENXIO, "it changed while it was read")
     return content, before
@@ -205,7 +212,9 @@ def _beside(path: Path, content: bytes, mode: int, *, within: int) -> Iterator[i
             yield descriptor
         os.rename(temporary, path.name, src_dir_fd=within, dst_dir_fd=within)
     except OSError as error:
-        if error.filename == temporary:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=within)  # the next one may have no room beside it
+        if error.filename in (None, temporary):
             error.filename = str(path.with_name(temporary))
         raise
 
@@ -239,13 +248,23 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether there is anything called ``path``. Unlike ``os.path.lexists`` it raises ``OSError`` if that
+    cannot be known now."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def make_directory(path: Path) -> None:
     """``mkdir -p`` with modes that nginx's workers can pass, whatever the umask is."""
-    if os.path.lexists(path):
+    if is_there(path):
         return
     make_directory(path.parent)
     with open_directory(path.parent) as parent:
-        os.close(_open_or_make(path.name, parent))
+        close(_open_or_make(path.name, parent))
 
 
 def open_inside(place: Path, path: str) -> int:
@@ -255,26 +274,25 @@ def open_inside(place: Path, path: str) -> int:
     ``place``: then it raises ``NotOursError``, for somebody put it there to have us work in it.
     """
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    owners = {0, os.geteuid(), os.fstat(descriptor).st_uid}
-    for part in path.split("/"):
-        try:
+    try:
+        owners = {0, os.geteuid(), os.fstat(descriptor).st_uid}
+        for part in path.split("/"):
             below = _open_or_make(part, descriptor)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}") from error
-            raise
-        finally:
-            os.close(descriptor)
-        descriptor = below
-        if os.fstat(descriptor).st_uid not in owners:
-            os.close(descriptor)
-            raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}")
+            close(descriptor)
+            descriptor = below
+            if os.fstat(descriptor).st_uid not in owners:
+                raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}")  # noqa: TRY301 - see below
+    except BaseException as error:
+        close(descriptor)
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotOursError(errno.EPERM, _NOT_OURS, f"{place}/{path}") from error
+        raise
     return descriptor
 
 
 def make_inside(place: Path, path: str) -> None:
     """Like ``open_inside``, for who needs no descriptor."""
-    os.close(open_inside(place, path))
+    close(open_inside(place, path))
 
 
 def _open_or_make(name: str, parent: int) -> int:
@@ -288,5 +306,9 @@ def _open_or_make(name: str, parent: int) -> int:
         except FileExistsError:  # somebody was faster
             return os.open(name, _DIRECTORY, dir_fd=parent)
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        os.fchmod(descriptor, 0o755)
+        try:
+            os.fchmod(descriptor, 0o755)
+        except BaseException:
+            close(descriptor)
+            raise
         return descriptor

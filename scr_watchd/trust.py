@@ -32,6 +32,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from scr_watchd.errors import may_pass
+
 _MOST_LINKS = 40  # as the kernel has it, path_resolution(7)
 _GROUP_SECONDS = 600  # who is in a group is asked again after so long
 _ACL = "system.posix_acl_access"
@@ -40,7 +42,8 @@ _Step = tuple[str, os.stat_result, os.stat_result | None]
 
 
 def weak_way(path: Path) -> str:
-    """What lets somebody else make ``path`` lead elsewhere, as a clause; empty if nothing does."""
+    """What lets somebody else make ``path`` lead elsewhere, as a clause; empty if nothing does. Raises
+    ``OSError`` if the machine lacks what it takes to look."""
     return _weakness(_steps(path))
 
 
@@ -70,6 +73,8 @@ def _weakness(steps: Iterator[_Step]) -> str:
     try:
         return next(filter(None, map(_reason, steps)), "")
     except OSError as error:
+        if may_pass(error):
+            raise
         return f"{error.filename} cannot be looked at: {error.strerror}"
 
 

@@ -4,6 +4,7 @@ Each has its own directory, socket and mounts, and is gone at the end of the tes
 /var/lib, /run or /etc is touched: what is mounted over these is seen by the engine alone.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -32,7 +33,9 @@ class Containerd:
     def ctr(self, *arguments: object, seconds: float = 60) -> str:
         """What ``ctr`` printed; fails with what it complained of."""
         # it is ctr that pulls, and containerd that keeps
-        return run(*self.before, require("ctr"), "--address", self.socket, *arguments, seconds=seconds)
+        return run(
+            *self.before, program("ctr", self.before), "--address", self.socket, *arguments, seconds=seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Dockerd:
     directory: Path
     process: subprocess.Popen[bytes]
     environment: Mapping[str, str] = field(default_factory=dict)
+    client: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -49,7 +53,9 @@ class Dockerd:
 
     def docker(self, *arguments: object, seconds: float = 60) -> str:
         """What ``docker`` printed; fails with what it complained of."""
-        return run(require("docker"), *arguments, seconds=seconds, **self.variables)
+        return run(
+            *self.client, program("docker", self.client), *arguments, seconds=seconds, **self.variables
+        )
 
     @property
     def variables(self) -> dict[str, str]:
@@ -68,7 +74,7 @@ def containerd(directory: Path | None = None, *, before: tuple[str, ...] = ()) -
 
     ``before`` are words before its command, such as those of a network of its own.
     """
-    program = require("containerd")
+    containerd_here = program("containerd", before)
     with _private(directory) as place:
         (place / "containerd.toml").write_text(
             f"""
@@ -82,7 +88,7 @@ content_sharing_policy = "isolated"  # what one namespace has another must pull
 address = "{place}/containerd.sock"
 """
         )
-        command = [program, "--config", place / "containerd.toml"]
+        command = [containerd_here, "--config", place / "containerd.toml"]
         log, socket = place / "containerd.log", place / "containerd.sock"
         with _started(command, log, socket, before=before) as process:
             yield Containerd(place, process, before)
@@ -94,23 +100,25 @@ def dockerd(
     directory: Path | None = None,
     files: Mapping[str, bytes] | None = None,
     before: tuple[str, ...] = (),
+    client: tuple[str, ...] = (),
+    features: Mapping[str, bool] | None = None,
 ) -> Iterator[Dockerd]:
     """A dockerd, with a containerd of its own and further ``options`` of its command line.
 
     ``files`` are what it finds below /etc/docker, such as ``certs.d/HOST:PORT/ca.crt``; ``before`` are
-    words before its command.
+    words before its command, and ``client`` before that of its client; ``features`` are in its settings.
     """
-    program = require("dockerd")
     with _private(directory) as place:
         (place / "etc").mkdir(exist_ok=True)
         for name, content in (files or {}).items():
             (place / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
             (place / "etc" / name).write_bytes(content)
-        (place / "none.json").write_text("{}")
+        (place / "none.json").write_text(json.dumps({"features": dict(features)} if features else {}))
         command = [
-            program, "--bridge=none", "--iptables=false", "--config-file", place / "none.json",
-            "--data-root", place / "docker-root", "--exec-root", place / "docker-run",
-            "--pidfile", place / "docker.pid", "-H", f"unix://{place}/docker.sock", *options,
+            program("dockerd", before), "--bridge=none", "--iptables=false",
+            "--config-file", place / "none.json", "--data-root", place / "docker-root",
+            "--exec-root", place / "docker-run", "--pidfile", place / "docker.pid",
+            "-H", f"unix://{place}/docker.sock", *options,
         ]  # fmt: skip
         # it starts a containerd of its own unless it finds the machine's; both must see the same mounts
         mounts = (
@@ -119,9 +127,14 @@ def dockerd(
         )
         log, socket = place / "dockerd.log", place / "docker.sock"
         with _started(command, log, socket, before=before, mounts=mounts) as process:
-            made = Dockerd(place, process)
+            made = Dockerd(place, process, client=client)
             until(lambda: _answers(made), seconds=30)
             yield made
+
+
+def program(name: str, before: tuple[str, ...]) -> str:
+    """The path of a program, and its mere name in a root of another Debian, which ``before`` lead into."""
+    return name if "chroot" in before else require(name)
 
 
 def run(program: str, *arguments: object, seconds: float = 60, **environment: str) -> str:

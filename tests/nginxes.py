@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,8 @@ from tests.http import Response, ask
 from tests.waiting import until
 
 IN_CI = bool(os.environ.get("CI"))
+SUITES = os.environ.get("SCR_TEST_DEBIANS", "bullseye trixie").split()
+"""The other Debians that are tested with. sid changes daily: it is for who asks for it, not for CI."""
 
 
 def require(program: str) -> str:
@@ -50,11 +53,18 @@ def wheel_nginx() -> str:
 
 
 def binaries() -> list[object]:
-    """Test parameters: Debian's nginx, and the newest one, which is not for every save."""
+    """Test parameters: this machine's nginx and, not for every save, other Debians' and the newest."""
     return [
         pytest.param(lambda: require("nginx"), id="debian-nginx"),
+        *(pytest.param(partial(_of, each), id=f"{each}-nginx", marks=pytest.mark.slow) for each in SUITES),
         pytest.param(wheel_nginx, id="newest-nginx", marks=pytest.mark.slow),
     ]
+
+
+def _of(suite: str) -> str:
+    from tests.roots import nginx_of
+
+    return nginx_of(suite)
 
 
 @dataclass
@@ -93,7 +103,7 @@ def nginx_with(
         (directory / "nginx.conf").write_text(main + _config(binary, directory, http, server, extra))
         with (directory / "stderr").open("wb") as log:
             process = subprocess.Popen(
-                [binary.path, "-p", name, "-e", "stderr", "-c", f"{name}/nginx.conf"], stderr=log
+                [binary.path, "-p", name, *binary.errors_to_stderr, "-c", f"{name}/nginx.conf"], stderr=log
             )
         running = Running(f"{name}/nginx.sock", directory, process)
         try:

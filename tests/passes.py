@@ -5,22 +5,29 @@ current counts as served.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 
-from scr_watchd.commands.running import Lasting, build
-from scr_watchd.daemon.mirror import ALL, Mirror
+from scr_watchd.commands.running import Keeper, Lasting, build
+from scr_watchd.daemon.mirror import Mirror
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.pulse import Pulse
 from scr_watchd.daemon.systemd import Notifier
 from scr_watchd.files import ANYBODY
-from scr_watchd.publish.nginx import inspect
+from scr_watchd.images.places import EVERYWHERE
+from scr_watchd.publish.nginx import Nginx, inspect
 from scr_watchd.publish.reload import Reloading
 from scr_watchd.publish.site import Site
 from scr_watchd.settings import Settings
 from tests.nginxes import require
+
+
+@cache
+def _nginx() -> Nginx:
+    return inspect(require("nginx"))
 
 
 @dataclass
@@ -29,6 +36,8 @@ class Passes:
 
     settings: Settings
     at: Callable[[str], None] = lambda step: None
+    nginx: Nginx = field(default_factory=lambda: _nginx())
+    keeper: Keeper = field(init=False)
     mirror: Mirror = field(init=False)
     _lasting: Lasting = field(default_factory=Lasting)
 
@@ -38,14 +47,13 @@ class Passes:
     def start(self) -> None:
         """Begin as a new process would, whose lock has made the state directory: none of the old one's
         is held any more."""
-        for lock in self._lasting.locks.values():
-            os.close(lock)
+        self.close()
         self._lasting = Lasting()
         self.settings.state.mkdir(exist_ok=True)
         way = Reloading("none", Path, (), None, by_process=False, seconds=1)
-        keeper = build(
+        self.keeper = keeper = build(
             self.settings,
-            Site(inspect(require("nginx")), None, test_seconds=30),
+            Site(self.nginx, None, test_seconds=30),
             way,
             reader=ANYBODY,
             worker_user=lambda: ANYBODY,
@@ -58,8 +66,19 @@ class Passes:
         self.mirror = keeper.mirror
         self.mirror.publisher.reached = lambda step: self.at(step)
 
-    def look(self, *, full: bool = True, hints: Mapping[str, bool] = ALL) -> Outcome:
-        return self.mirror.run_pass(full=full, hints=hints)
+    def close(self) -> None:
+        """End: nothing is held any more."""
+        for lock in self._lasting.locks.values():
+            os.close(lock)
+        self._lasting.locks.clear()
+
+    def look(self, *, full: bool = True, hints: Collection[str] | None = None) -> Outcome:
+        """One pass: at everything or, as soon as it is quiet, at ``hints``, which are paths (relative to the
+        root) where something is said to have happened."""
+        if hints is None:
+            return self.mirror.run_pass(full=full)
+        places = {EVERYWHERE if each == "." else each: True for each in hints}
+        return self.mirror.run_pass(full=full, hints=places)
 
     def look_and_tell(self) -> dict[str, str]:
         self.look()

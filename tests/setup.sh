@@ -6,7 +6,7 @@
 #
 # 1. programs: nginx, skopeo, buildah, busybox, openssl, jq, umoci, docker, containerd and podman; for the
 #    tests of the container images docker-compose, debootstrap, iptables and curl; for those of the
-#    packages systemd, man, lintian, rpm and shells; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
+#    packages systemd, man, lintian, rpm and shells; a C compiler for failing calls; for the recipes rsync, logrotate and bindfs; xfsprogs; for the
 #    benchmarks wrk, docker-registry and inotify-tools; for the page chromium and its driver; by apt-get as
 #    root or with sudo; without root, or without apt-get, it says which are missing and goes on
 # 2. .venv with scr-watchd in editable form, what its tests import, and promtool out of Debian's prometheus
@@ -50,6 +50,7 @@ need debootstrap debootstrap
 need iptables iptables
 need curl curl
 need rsync rsync
+need cc "gcc libc6-dev"        # for the library that makes system calls fail
 need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs         # a file system where links end at projects, too
 need bindfs bindfs             # a file system without events, in the place of NFS
@@ -62,6 +63,7 @@ need lintian lintian
 need rpmbuild rpm              # and installs what it built
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
+need patchelf patchelf         # runs the nginx of another Debian
 need docker-registry docker-registry
 need chromium chromium         # looks at the page
 need chromedriver chromium-driver

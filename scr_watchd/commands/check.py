@@ -4,14 +4,17 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
 import msgspec
+from msgspec import structs
 
 from scr_watchd.commands import options
+from scr_watchd.commands.about import about, fields
 from scr_watchd.commands.asking import state_of
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.commands.places import find_state
@@ -26,9 +29,10 @@ from scr_watchd.images.scan import Scanner
 from scr_watchd.images.sparse import Ripening, Unripe
 from scr_watchd.images.tree import Tree
 from scr_watchd.images.way import closed_to
-from scr_watchd.oci.catalog import Image, Problem
+from scr_watchd.oci.catalog import Image, Problem, former_names
 from scr_watchd.publish import place
 from scr_watchd.publish.copying import on_mount
+from scr_watchd.publish.records import read_published
 from scr_watchd.publish.state import State
 from scr_watchd.settings import Settings
 from scr_watchd.words import printable, shell
@@ -64,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(_json(scan))
     else:
-        print(_text(scan, root))
+        print(_text(scan, root, about(scan.images, are_all=not only)))
         for empty in sorted(_empty(root / only)):
             print(f"\nempty: {printable(empty)}\n  Copy an image into it, or remove it: rmdir {shell(empty)}")
         if status is not None and _is_of(status, root):
-            print("\n".join(renamed(status)), end="\n" if status.renamed else "")
+            told = structs.replace(status, renamed=(*status.renamed, *_to_be_renamed(scan, held, status)))
+            print("\n".join(renamed(told)), end="\n" if told.renamed else "")
         of_serve = status.own_nginx if status is not None else root != settings.root
         advice = place.gap(root=root, state=state.path, of_serve=of_serve) if root.is_dir() else ""
         if advice or (status is not None and _is_of(status, root) and (advice := status.links_cost)):
@@ -146,6 +151,19 @@ def _scan(root: Path, settings: Settings, only: str, status: Status | None) -> T
     return replace(tree, repositories=repositories, problems=problems, unripe=unripe)
 
 
+def _to_be_renamed(scan: Tree, state: State, status: Status) -> Iterator[tuple[str, str]]:
+    """What is served under a name that it loses in the next look: version 0.1 knew no other."""
+    with suppress(OSError, ValueError):
+        published = read_published(state)
+        tags = published.catalog.tags() if published is not None else {}
+        there = {(image.repository, image.tag) for image in scan.images}
+        told = {old for old, _ in status.renamed}
+        for (name, tag, digest), (new, also) in sorted(former_names(scan.images).items()):
+            old = f"{name}:{tag}"
+            if tags.get((name, tag)) == digest and (name, tag) not in there and old not in told:
+                yield old, f"{new}:{also}"
+
+
 def _closed(root: Path, reader: Reader, status: Status | None, *, of_service: bool) -> Problem | None:
     """What keeps nginx from the whole tree. `serve` asks nobody: its nginx is the user who may enter."""
     if status is not None:
@@ -190,8 +208,11 @@ def _links(scan: Tree, root: Path, state: State) -> Status:
     )
 
 
-def _text(scan: Tree, root: Path) -> str:
-    lines = [f"{_called(image)}{_platforms(image)}  {image.digest}" for image in scan.images]
+def _text(scan: Tree, root: Path, subjects: Callable[[Image], str]) -> str:
+    lines = []
+    for image in scan.images:
+        end = f"  about {words}" if (words := subjects(image)) else ""
+        lines.append(f"{_called(image)}{_platforms(image)}  {image.digest}{end}")
     for each in scan.unripe:
         lines += ["", *unripe(UnripeStatus(_called(each.image), each.reason, each.until))]
     for problem in scan.problems:
@@ -208,7 +229,7 @@ def _empty(top: Path) -> Iterator[str]:
     for path, names, files in os.walk(top):
         if not names and not files and path != str(top):
             yield path
-        own = {"blobs"} if LAYOUT in files else set()
+        own = {"blobs", "ingest"} if LAYOUT in files else set()  # the latter is what oras writes into
         names[:] = [name for name in names if not name.startswith(".") and name not in own]
 
 
@@ -227,6 +248,7 @@ def _json(scan: Tree) -> str:
                 "path": os.fsencode(image.path).decode("utf-8", "backslashreplace"),
                 "platforms": image.platforms,
                 "absent": [each.called for each in image.absent],
+                **fields(image),
             }
             for image in scan.images
         ],

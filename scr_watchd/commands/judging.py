@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +109,9 @@ class Judge:
 
     def may_write(self) -> bool:
         """Whether the state may be written."""
-        return self._holds("state", self.state.path)
+        with suppress(OSError):
+            return self._holds("state", self.state.path)
+        return False
 
     def _holds(self, what: str, path: Path) -> bool:
         try:

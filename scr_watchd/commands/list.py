@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from scr_watchd.commands import options
+from scr_watchd.commands.about import about, fields
 from scr_watchd.commands.check import state_of_tree
 from scr_watchd.commands.owner import as_owner
 from scr_watchd.daemon import status as statuses
@@ -29,7 +30,8 @@ from scr_watchd.words import printable
 
 _ABOUT = """\
 Every complete image of a tree: its digest, its platforms, the disk that it takes (what only it has, and what
-others have too), and when it was published. It needs no daemon, and changes nothing.
+others have too), when it was published, and which image a signature or an SBOM is about. It needs no daemon,
+and changes nothing.
 
 examples:
   scr-watchd list
@@ -68,6 +70,7 @@ class _Row:
             "digest": str(image.digest),
             "platforms": self.platforms,
             "absent": [each.called for each in image.absent],
+            **fields(image),
             "path": os.fsencode(image.path).decode("utf-8", "backslashreplace"),
             "size": size,
             "own": own,
@@ -134,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
             content |= {"other": other - total, "all": other}
         print(msgspec.json.format(msgspec.json.encode(content), indent=1).decode())
     else:
-        print(_text(rows, own, total, other, len(scan.problems)))
+        print(_text(rows, own, about(scan.images), total, other, len(scan.problems)))
     return 0
 
 
@@ -213,8 +216,17 @@ def _all(root: Path, progress: "_Progress") -> int:
     return sum(found.values())
 
 
-def _text(rows: list[_Row], own: list[int], total: int, all_of_it: int | None, problems: int) -> str:
-    table = [_HEAD, *(row.text(only) for row, only in zip(rows, own, strict=True))]
+def _text(
+    rows: list[_Row],
+    own: list[int],
+    subjects: Callable[[Image], str],
+    total: int,
+    all_of_it: int | None,
+    problems: int,
+) -> str:
+    ends = [subjects(row.image) for row in rows]
+    table: list[tuple[str, ...]] = [(*_HEAD, "ABOUT" if any(ends) else "")]
+    table += [(*row.text(only), end) for row, only, end in zip(rows, own, ends, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip()

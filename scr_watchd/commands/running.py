@@ -25,7 +25,7 @@ from scr_watchd.daemon.resolve import Policy
 from scr_watchd.daemon.teller import Teller
 from scr_watchd.daemon.timetable import EVERYTHING, Look, Looked, Rhythm
 from scr_watchd.daemon.watch import Watch
-from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped
+from scr_watchd.errors import ConfigurationError, ScrWatchdError, Stopped, cure
 from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.oci.names import RepositoryName
@@ -331,6 +331,20 @@ def keep(
         collect(everything=passes == 0)
         return again_at
 
+    said = ""
+
+    def look_after() -> float:
+        nonlocal said
+        try:
+            again_at = min(tend(), now.see_nginx())
+        except OSError as error:
+            if (what := f"nginx cannot be looked after: {error.strerror}. {cure(error)}") != said:
+                log.error("%s", what)  # noqa: TRY400 - it is not a bug
+            said = what
+            return time.monotonic() + _DOWN_SECONDS
+        said = ""
+        return again_at
+
     hooks = Hooks(
         ready=lambda: now.ready(),
         look=lambda look: now.look(look),
@@ -341,7 +355,7 @@ def keep(
         reconfigure=reconfigure,
         progress=pulse,
         seconds_to_ping=pulse.seconds,
-        tend=lambda: min(tend(), now.see_nginx()),
+        tend=look_after,
         asked=lambda: now.asked(),
     )
     if keeper.mirror.publisher.is_confirmed:  # what the last daemon published is whole, and as good as a pass

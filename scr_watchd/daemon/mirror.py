@@ -17,7 +17,7 @@ from scr_watchd.daemon.outcome import Failed, Found, Outcome, Unchanged
 from scr_watchd.daemon.resolve import Holding, Offer, Policy, Resolved, Served, resolve
 from scr_watchd.daemon.tidy import grace, tidy
 from scr_watchd.daemon.unripe import Ripe, renamed
-from scr_watchd.errors import ScrWatchdError
+from scr_watchd.errors import ScrWatchdError, cure
 from scr_watchd.files import FileId, Reader
 from scr_watchd.images.places import EVERYWHERE
 from scr_watchd.images.scan import Scanner
@@ -90,6 +90,8 @@ class Mirror:
     """What the last look at the tree cost, without the rest of its pass."""
     _hashed: dict[str, set[str]] = field(default_factory=dict)
     """What was hashed since it was last looked at: images by repository."""
+    _is_untidy: bool = False
+    """Whether something could not be removed."""
     _rendered: tuple[str, str, bool] | None = None
     """The generation that the entries render to, the store in it, and whether it follows links."""
 
@@ -123,13 +125,12 @@ class Mirror:
         except ScrWatchdError as error:
             return Failed(f"{error.message}: {error.hint}")
         except OSError as error:
-            if error.filename in (self.scanner.root, str(self.scanner.root)):
-                return Failed(
-                    f"the images directory {self.scanner.root} cannot be read: {error.strerror}. What was "
-                    "published stays; mount or create the directory and it is looked at again"
-                )
             where = error.filename or self.publisher.state.path  # a full disk is told of without a name
-            return Failed(f"{where}: {error.strerror or error}. What was published stays")
+            remedy = cure(error, "Look at its owner and mode")
+            if error.filename in (self.scanner.root, str(self.scanner.root)):
+                where = f"the images directory {where} cannot be read"
+                remedy = cure(error, "Mount or create the directory, and it is looked at again")
+            return Failed(f"{where}: {error.strerror or error}. What was published stays. {remedy}")
         finally:
             if self.store is not None:
                 self.store.prover.hash_the_rest()
@@ -158,7 +159,7 @@ class Mirror:
             self._rendered = None
         outcome: Outcome
         is_same = tree is self._told and not self._guard.has_moved and self._rendered == form
-        if is_same and not dirty and not asked and self._keeps(store):
+        if is_same and not dirty and not asked and not self._is_untidy and self._keeps(store):
             is_confirmed, record = self.publisher.is_confirmed, self.publisher.current
             outcome = Unchanged(current) if is_confirmed else self.publisher.publish(record, None)
         else:
@@ -364,18 +365,20 @@ class Mirror:
 
         What is held may lie in a store that is away with its disk: of those repositories nothing goes.
         """
+        was_untidy, self._is_untidy = self._is_untidy, True
         try:
             held = {name for name, _ in resolved.held}
             tidy(store, self.entries, self._records, names, spare=held, progress=self.scanner.progress)
             if isinstance(outcome, Published | Unchanged):
                 store.prune_former()
-            if isinstance(outcome, Published | Unconfirmed):
+            if was_untidy or isinstance(outcome, Published | Unconfirmed):
                 self.publisher.tidy(before=before)
                 pages.prune(store.place.path, self.publisher.generations.directory)
+            self._is_untidy = False
         except OSError as error:
             path = str(error.filename or store.place.path)
             reason = f"it cannot be tidied: {error.strerror}"
-            problem = Problem(printable(path), reason, "Look at its owner and mode.")
+            problem = Problem(printable(path), reason, cure(error, "Look at its owner and mode"))
             self.found = replace(self.found, problems=(*self.found.problems, problem))
 
     def _make_room(self) -> bool:

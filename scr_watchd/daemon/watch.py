@@ -353,7 +353,11 @@ def _identity(path: Path) -> FileId | None:
 def _count_watches() -> int:
     """The watches of this process (proc_pid_fdinfo(5))."""
     count = 0
-    for name in os.listdir("/proc/self/fd"):
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return 0  # no descriptor is left, so nobody knows
+    for name in names:
         try:
             if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
                 count += Path(f"/proc/self/fdinfo/{name}").read_text().count("inotify wd:")

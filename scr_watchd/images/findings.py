@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from scr_watchd.errors import cure
 from scr_watchd.images.reference import Place, RefusedError, place
 from scr_watchd.oci.catalog import Problem, Reference
 from scr_watchd.words import printable, shell
@@ -98,7 +99,7 @@ class Findings:
                     f"scr-watchd cannot look into it: {error.strerror}",
                     f"Permit it: chmod -R go+rX {shell(self.full(path))}"
                     if isinstance(error, PermissionError)
-                    else "Look for a failing disk or mount: dmesg | tail",
+                    else cure(error, "Look for a failing disk or mount: dmesg | tail"),
                     owner,
                 )
             case _:

@@ -78,7 +78,7 @@ class Walk:
 
     def root(self, *, parents: bool) -> None:
         if parents and (closed := closed_to(self._reader, self._found.root)):
-            self._found.problem("", closed.reason, closed.remedy, closed.owner or 0)
+            self._found.told("", [closed])
             return
         statuses = entries_of(self._descriptor)
         self._root_itself(statuses)

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from scr_watchd import threads
-from scr_watchd.files import create, make_directory, make_inside, write_all
+from scr_watchd.files import close, create, make_directory, make_inside, write_all
 from scr_watchd.oci.names import Digest
 
 _MANY = 4096  # manifests that are written before they are synced
@@ -146,5 +146,5 @@ def _fsync_all(paths: Iterable[str], progress: Callable[[], None] = lambda: None
         try:
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            close(descriptor)
         progress()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from scr_watchd.files import Reader, create, mounts, open_inside, write_all
+from scr_watchd.files import Reader, close, create, mounts, open_inside, write_all
 from scr_watchd.words import printable, shell
 
 _FREE = 0.10  # of the store's disk: no copy takes it
@@ -81,18 +81,18 @@ class Copying:
         try:
             self._file = create(copy_name(target.name), within=self._directory)
         except BaseException:
-            os.close(self._directory)
+            close(self._directory)
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        close(self._file)
         if not self._is_finished:
             with suppress(OSError):
                 os.unlink(copy_name(self._to.name), dir_fd=self._directory)
-        os.close(self._directory)
+        close(self._directory)
 
     def write(self, content: bytes) -> None:
         """Write what comes next. Zeros are a hole."""

@@ -10,10 +10,12 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scr_watchd.errors import may_pass
 from scr_watchd.files import (
     NotRegularError,
     make_inside,
@@ -55,7 +57,12 @@ class Generations:
             if error.errno == errno.EINVAL:  # not a link
                 return None
             raise
-        return target.name if (self.current / "http.conf").is_file() else None
+        try:
+            return target.name if stat.S_ISREG((self.current / "http.conf").stat().st_mode) else None
+        except OSError as error:
+            if may_pass(error):
+                raise
+            return None
 
     def read(self, generation: str) -> dict[str, bytes]:
         """The files of a generation; what cannot be one of ours is left out."""
@@ -84,9 +91,14 @@ class Generations:
         for name, content in files.items():
             write_synced(new / name, content)
         sync_directory(new)
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError):
             path.rename(old)
-        new.rename(path)
+        try:
+            new.rename(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                old.rename(path)  # it may be current, and what is damaged serves better than nothing
+            raise
         sync_directory(self.directory)
         shutil.rmtree(old, ignore_errors=True)
         self.vouch(generation)
@@ -124,7 +136,10 @@ _Marks = tuple[tuple[str, int, int, int], ...]
 def _marks(path: Path) -> _Marks:
     """What tells the files in ``path`` from what they were."""
     try:
-        statuses = [(entry.name, entry.stat()) for entry in os.scandir(path)]
-    except OSError:
+        with os.scandir(path) as entries:
+            statuses = [(entry.name, entry.stat()) for entry in entries]
+    except OSError as error:
+        if may_pass(error):
+            raise
         return ()
     return tuple(sorted((name, each.st_ino, each.st_size, each.st_mtime_ns) for name, each in statuses))

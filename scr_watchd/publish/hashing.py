@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from scr_watchd import threads
-from scr_watchd.files import open_directory
+from scr_watchd.files import close, open_directory
 from scr_watchd.oci.names import Digest
 from scr_watchd.publish.copying import Copying, Target
 
@@ -300,15 +300,14 @@ def _hashing(
     file: str, digest: Digest, *, within: int, expected: Identity | None, copying: Copying | None = None
 ) -> Hashing:
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
-    before = os.fstat(descriptor)
-    if not stat.S_ISREG(before.st_mode) or (expected is not None and identity(before) != expected):
-        os.close(descriptor)  # fdopen would refuse a directory, and leave it open
-        return None
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode) or (expected is not None and identity(before) != expected):
+            return None
         hashed = new_hash(digest.algorithm, usedforsecurity=False)
         buffer = bytearray(_BUFFER_BYTES)
         view = memoryview(buffer)
-        while count := stream.readinto(buffer):
+        while count := os.readv(descriptor, [buffer]):
             hashed.update(view[:count])
             if copying is not None:
                 copying.write(bytes(view[:count]))
@@ -319,4 +318,6 @@ def _hashing(
         matches = hashed.hexdigest() == digest.hex
         if matches and copying is not None:
             copying.finish(descriptor)
-    return matches
+        return matches
+    finally:
+        close(descriptor)

@@ -7,7 +7,7 @@ import signal
 
 import msgspec
 
-from scr_watchd.files import NotRegularError, read_file
+from scr_watchd.files import NotRegularError, close, read_file
 from scr_watchd.publish.state import LOCK_FLAGS, MOST_PID, STATUS_BYTES, State, demand_file, pid_in
 
 _COMMAND_BYTES = 64 << 10
@@ -37,7 +37,7 @@ def running(state: State) -> int | None:
     else:
         return None
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _told_pid(state: State) -> int | None:
@@ -84,4 +84,4 @@ def tell(pid: int, state: State) -> None:
     except OSError:
         return
     finally:
-        os.close(descriptor)
+        close(descriptor)

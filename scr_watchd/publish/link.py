@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+from scr_watchd.errors import may_pass
 from scr_watchd.files import (
     FileId,
     NotRegularError,
@@ -338,7 +339,9 @@ def followed(
     try:
         with open_directory(above, within=root, reader=reader) as source:
             return os.stat(file, dir_fd=source, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        if may_pass(error):
+            raise
         return None
 
 

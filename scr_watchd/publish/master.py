@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scr_watchd import threads
-from scr_watchd.files import Reader, read_file
+from scr_watchd.errors import may_pass
+from scr_watchd.files import Reader, close, read_file
 
 _POLL_SECONDS = 0.02
 _PID_FILE_BYTES = 64
@@ -55,6 +56,8 @@ def by_pid_file(path: Path) -> Process:
             raise NotRunningError(upgrading) from None
         raise NotRunningError(f"nginx does not run (there is no pid file {path})") from None
     except OSError as error:
+        if may_pass(error):
+            raise
         raise HiddenError(f"the pid file {path} cannot be read: {error.strerror}") from error
     if not text.isdecimal():
         raise NotRunningError(f"nginx does not run (the pid file {path} holds no process number)")
@@ -127,7 +130,9 @@ def working_in(directory: Path) -> list[Process]:
             cwd = f"/proc/{pid}/cwd"
             if role and (os.readlink(cwd) == removed or os.path.samefile(cwd, directory)):
                 found.append((role, Process(pid, _stat(pid)[1])))
-        except OSError:
+        except OSError as error:
+            if may_pass(error):
+                raise
             continue  # it ended meanwhile, or is another user's and so not ours
     return [process for _, process in sorted(found, key=lambda each: each[0])]
 
@@ -183,21 +188,21 @@ def send(process: Process, number: signal.Signals) -> None:
             f"scr-watchd as user {owner} or {or_else}, or set reload to command or none"
         ) from None
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def call_when_ended(process: Process, call: Callable[[], None]) -> None:
     """Have a thread call ``call`` once ``process`` has ended: until then nothing need wake us."""
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except OSError:  # no such process, or no descriptor left: then a pass sees it
-        return
-    ended = select.poll()
-    ended.register(descriptor, select.POLLIN)
 
     def wait() -> None:
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:  # no such process, or no descriptor left: then a pass sees it
+            return
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
         ended.poll()
-        os.close(descriptor)
+        close(descriptor)
         call()
 
     threads.start(wait, name="nginx")  # if it cannot be had, the next pass sees it all the same
@@ -292,7 +297,9 @@ def _blocks_hang_up(process: Process) -> bool:
 def _role(pid: int) -> str:
     try:
         title = _TITLE.fullmatch(_command(pid))
-    except OSError:
+    except OSError as error:
+        if may_pass(error):
+            raise
         return ""
     return title[1] if title else ""
 

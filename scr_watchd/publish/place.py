@@ -10,15 +10,15 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scr_watchd.errors import ScrWatchdError
-from scr_watchd.files import make_directory, mounts, open_directory
+from scr_watchd.errors import ScrWatchdError, may_pass
+from scr_watchd.files import close, make_directory, mounts, open_directory
 from scr_watchd.settings import can_be_included
 from scr_watchd.trust import weak_place, weak_way
 from scr_watchd.words import shell
 
 _LOOKED_AT = 200  # files, to find other owners
 _SAMPLES = 5  # of each
-_MAY_PASS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+PROBE = ".probe-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ def _choose(root: Path, state: Path, store: Path | None, seen_root: str, ours: C
     if store is not None:
         return _place(store, root, seen_root, *_obstacle(root, store))
     inside, outside = root / ".scr-watchd" / "store", state / "store"
-    first, may_pass = _obstacle(root, outside)
-    if first:
+    first, may_be_over = _obstacle(root, outside)
+    if first and not may_be_over:  # else the store would move, and lose what only it has
         second = _place(inside, root, seen_root, "")
         if can_be_included(second.seen_as) and _may_lie_in(inside, root, ours):
             return second
-    return _place(outside, root, seen_root, first, may_pass)
+    return _place(outside, root, seen_root, first, may_be_over)
 
 
 def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
@@ -81,7 +81,10 @@ def _may_lie_in(inside: Path, root: Path, ours: Container[Path]) -> bool:
     if inside.parent.is_symlink() or inside.is_symlink() or weak_place(inside):
         return False
     # made now, and judged again: somebody may have been faster in a sticky directory
-    if _obstacle(root, inside)[0] or inside.is_symlink() or weak_place(inside):
+    obstacle, may_be_over = _obstacle(root, inside)
+    if may_be_over:
+        raise OSError(errno.EIO, obstacle, str(inside))
+    if obstacle or inside.is_symlink() or weak_place(inside):
         return False
     return inside in ours or not _is_taken(inside)
 
@@ -96,8 +99,10 @@ def lock(store: Path) -> int:
     descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+    except OSError as error:
+        close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
         raise ScrWatchdError(
             f"another scr-watchd uses the store {store}", hint="give this one its own with --store"
         ) from error
@@ -106,7 +111,7 @@ def lock(store: Path) -> int:
 
 def _is_taken(store: Path) -> bool:
     try:
-        os.close(lock(store))
+        close(lock(store))
     except ScrWatchdError:
         return True
     return False
@@ -117,12 +122,12 @@ def _place(
     root: Path,
     seen_root: str,
     obstacle: str,
-    may_pass: bool = False,  # noqa: FBT001, FBT002
+    may_be_over: bool = False,  # noqa: FBT001, FBT002
 ) -> StorePlace:
     real, real_root = os.path.realpath(store), os.path.realpath(root)
     below = os.path.relpath(real, real_root)
     seen = real if below.startswith("..") else f"{seen_root}/{below}"
-    return StorePlace(store, seen, seen_root, obstacle, may_pass=may_pass)
+    return StorePlace(store, seen, seen_root, obstacle, may_pass=may_be_over)
 
 
 def check_can_be_told(place: StorePlace) -> None:
@@ -157,7 +162,7 @@ def _obstacle(root: Path, store: Path) -> tuple[str, bool]:
         error = problem
     if error is None:
         return "", False
-    return f"a hard link from {root} to {store} fails: {error.strerror}", error.errno in _MAY_PASS
+    return f"a hard link from {root} to {store} fails: {error.strerror}", may_pass(error)
 
 
 @contextlib.contextmanager
@@ -165,7 +170,7 @@ def _probe(directory: int) -> Iterator[str]:
     """A new file, of a name that nobody can have put there before."""
     name = f".scr-watchd-probe-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o600, dir_fd=directory))
+    close(os.open(name, flags, 0o600, dir_fd=directory))
     try:
         yield name
     finally:
@@ -174,7 +179,7 @@ def _probe(directory: int) -> Iterator[str]:
 
 
 def _try_link(sample: str | Path, store: int, *, within: int | None = None) -> None:
-    probe = f".probe-{secrets.token_hex(8)}"
+    probe = f"{PROBE}{secrets.token_hex(8)}"
     os.link(sample, probe, src_dir_fd=within, dst_dir_fd=store, follow_symlinks=False)
     os.unlink(probe, dir_fd=store)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scr_watchd.files import Reader
+from scr_watchd.files import Reader, close
 from scr_watchd.oci.catalog import Image, label
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Tag
@@ -113,7 +113,7 @@ class Placing:
                 raise changed(f"blob {file.blob.digest} was replaced")
             yield judged
         finally:
-            os.close(judged)
+            close(judged)
 
     def _hard_link(self, file: File, new: str) -> OSError | None:
         """Make a hard link ``new``, whatever is there if that is a hidden name; returns what refuses it."""

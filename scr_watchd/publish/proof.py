@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scr_watchd.files import create
+from scr_watchd.files import close, create
 from scr_watchd.oci.catalog import Image
 from scr_watchd.oci.manifest import Descriptor
 from scr_watchd.oci.names import Digest
@@ -211,8 +211,11 @@ class Prover:
         self._jobs, self._planned = [], 0
         for job, owner, urgent in jobs:
             self.hasher.submit(job, owner=owner, urgent=urgent)
+        has_room = False
         needed = sum(job.target.size for job, _ in upgrades.values() if job.target is not None)
-        if upgrades and is_room(self.store, self.hasher.copying_bytes + needed):  # all of them, or none
+        with suppress(OSError):
+            has_room = bool(upgrades) and is_room(self.store, self.hasher.copying_bytes + needed)
+        if has_room:  # for all of them, or none
             for job, owner in upgrades.values():
                 self.hasher.submit(job, owner=owner, urgent=True)
             upgrades.clear()
@@ -236,8 +239,10 @@ class Prover:
             return  # a disk is full, or the store was removed: later, then
         try:
             os.utime(descriptor, (moment, moment))
+        except OSError:
+            return
         finally:
-            os.close(descriptor)
+            close(descriptor)
         self._proven_ns = int(moment * 1e9)
         if self._asked_at < moment:
             self.is_complete = True

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import structs
 
+from scr_watchd.errors import cure
 from scr_watchd.publish import master as processes
 from scr_watchd.publish.master import HiddenError, NotRunningError, Process
 from scr_watchd.publish.reload import Reloading, Way, find_master
@@ -46,10 +47,13 @@ def look(how: Reloading, last: Process | None) -> Sight:
         if how.way != "process":
             found = how.pid_file()
             path, how = str(found), replace(how, pid_file=lambda: found)
-        master = find_master(how)
-    except NotRunningError as error:
-        if last is None or not processes.is_master(last):  # else only its pid file is away
-            up, reason = _judged(how, last, error)
+        try:
+            master = find_master(how)
+        except NotRunningError as error:
+            if last is None or not processes.is_master(last):  # else only its pid file is away
+                up, reason = _judged(how, last, error)
+    except OSError as error:
+        up, reason = None, f"it cannot be looked for: {error.strerror}. {cure(error)}"
     return Sight(
         up=up,
         reason=reason,

@@ -26,6 +26,7 @@ from typing import Literal
 from scr_watchd.errors import ScrWatchdError
 from scr_watchd.files import (
     NotRegularError,
+    close,
     make_directory,
     read_file,
     write_atomically,
@@ -118,7 +119,7 @@ class Lock:
             now = None
         if now is None or not os.path.samestat(now, os.fstat(self._descriptor)):
             before, self._descriptor = self._descriptor, _lock(self._state)
-            os.close(before)
+            close(before)
 
     def beat(self) -> None:
         """Leave a sign of life: the lock's own words again, for their time."""
@@ -126,7 +127,7 @@ class Lock:
             _sign(self._descriptor)
 
     def release(self) -> None:
-        os.close(self._descriptor)
+        close(self._descriptor)
 
 
 @contextlib.contextmanager
@@ -158,14 +159,18 @@ def _lock(state: State) -> int:
                 time.sleep(_TRY_SECONDS)
                 continue
             holder = pid_in(descriptor) or "unknown"
-            os.close(descriptor)
+            close(descriptor)
             raise ScrWatchdError(
                 f"another scr-watchd (process {holder}) works on {state.path}",
                 hint="stop that one, or give this one a state directory of its own with --state",
             ) from error
+        except OSError:
+            close(descriptor)
+            raise
         break
-    os.ftruncate(descriptor, 0)
-    _sign(descriptor)
+    with contextlib.suppress(OSError):  # a full disk: then who holds the lock is not told
+        os.ftruncate(descriptor, 0)
+        _sign(descriptor)
     return descriptor
 
 
@@ -180,9 +185,12 @@ def silent_seconds(state: State) -> float:
 
 def demand_file(descriptor: int) -> None:
     """Close ``descriptor`` and raise ``NotRegularError`` if it is something else."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotRegularError(errno.ENXIO, "the lock is not a regular file")
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegularError(errno.ENXIO, "the lock is not a regular file")
+    except OSError:
+        close(descriptor)
+        raise
 
 
 def pid_in(descriptor: int) -> int:

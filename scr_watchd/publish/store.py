@@ -19,6 +19,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from scr_watchd.errors import may_pass
 from scr_watchd.files import ANYBODY, FileId, Reader, directories, file_id, open_directory, read_regular
 from scr_watchd.oci.catalog import Image, ManifestFile
 from scr_watchd.oci.manifest import MANIFEST_BYTES, Descriptor, ManifestError, MediaType, parse
@@ -26,7 +27,7 @@ from scr_watchd.oci.names import Digest, RepositoryName, Tag
 from scr_watchd.publish.batch import Batch, mark
 from scr_watchd.publish.copying import copy_name
 from scr_watchd.publish.link import Linked, Linker, Rotten, followed, is_good
-from scr_watchd.publish.place import StorePlace
+from scr_watchd.publish.place import PROBE, StorePlace
 from scr_watchd.publish.proof import Prover, Unseen
 
 _Opened = Callable[[str], int]
@@ -91,7 +92,8 @@ class Store:
 
     def image(self, repository: RepositoryName, tag: Tag | None, digest: Digest) -> Image | None:
         """The image as the store still has it; ``None`` if anything is missing but children of an index, of
-        which only who published it knows whether they were ever there."""
+        which only who published it knows whether they were ever there. Raises ``OSError`` if that cannot be
+        known now: what is pinned must not be taken for lost."""
         manifests: dict[Digest, ManifestFile] = {}
         blobs: dict[Digest, Descriptor] = {}
         absent: dict[Digest, Descriptor] = {}
@@ -120,7 +122,9 @@ class Store:
             with self._opened() as opened:
                 present = [blob for blob in blobs.values() if self._has(opened, repository, blob)]
                 owner = _status(opened, repository, present[0]).st_uid if present else 0
-        except (OSError, ManifestError):
+        except (OSError, ManifestError) as error:
+            if isinstance(error, OSError) and may_pass(error):
+                raise
             return None
         if any(not blob.optional for blob in blobs.values() if blob not in present):
             return None
@@ -168,9 +172,13 @@ class Store:
     # -- what goes -----------------------------------------------------------------------------------
 
     def repositories(self) -> Iterator[RepositoryName]:
-        """Every directory of the store that may hold blobs or manifests."""
+        """Every directory of the store that may hold blobs or manifests. A probe that could not be removed
+        goes."""
         with suppress(FileNotFoundError), open_directory(self.place.path) as store:
-            for path, names, _, _ in os.fwalk(".", dir_fd=store):
+            for path, names, files, _ in os.fwalk(".", dir_fd=store):
+                for name in files:
+                    if path == "." and name.startswith(PROBE):
+                        os.unlink(name, dir_fd=store)
                 if path != "." and not {".blobs", ".manifests"}.isdisjoint(names):
                     yield RepositoryName(path[2:])
                 names[:] = [name for name in names if not name.startswith(".")]
@@ -272,7 +280,9 @@ class Store:
             try:
                 with open_directory(place) as directory:
                     raw, _ = read_regular(digest.hex, within=directory, limit=MANIFEST_BYTES)
-            except OSError:
+            except OSError as error:
+                if may_pass(error):
+                    raise
                 continue
             if Digest.of(raw, digest.algorithm) != digest:
                 continue

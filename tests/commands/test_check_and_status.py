@@ -151,6 +151,7 @@ def test_check_takes_a_tree_with_an_image_in_its_root_for_a_tree(tmp_path: Path,
 def test_check_names_what_is_empty(tmp_path: Path) -> None:
     root = make_images(tmp_path / "images", {"app": {"1": image()}})
     write_layout(root / "layout")
+    (root / "layout" / "ingest").mkdir()  # oras leaves it
     (root / "lib" / "it's:1").mkdir(parents=True)
     result = scr_watchd("check", root)
     assert result.returncode == 0

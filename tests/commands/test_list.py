@@ -126,6 +126,46 @@ def test_the_config_says_the_platform_of_a_single_image(tmp_path: Path) -> None:
     assert listed(tmp_path)["images"][0]["platforms"] == ["linux/arm/v7"]
 
 
+def test_what_is_about_another_image_says_so(tmp_path: Path) -> None:
+    """By its subject, or by cosign's tag; list and check alike."""
+    about_both, about_arm64, about_another = (
+        image(
+            f"about {called}", subject=descriptor(raw, BOTH.media_type), artifactType="application/spdx+json"
+        )
+        for called, raw in (("both", BOTH.raw), ("arm64", ARM64.raw), ("another", b"{}"))
+    )
+    tags = {
+        "1": BOTH,
+        f"sha256-{BOTH.digest[7:]}.sig": image("signature"),
+        "both": about_both,
+        "arm64": about_arm64,
+        "another": about_another,
+    }
+    root = make_images(tmp_path / "images", {"app": tags, "other": {"1": about_both}})
+    absent = f"{digest_of(b'{}')[:19]}, which is not here"
+    elsewhere = f"{BOTH.digest[:19]}, which is not here"
+    sbom = " (application/spdx+json)"
+    expected = {
+        f"app:sha256-{BOTH.digest[7:]}.sig": "1",
+        "app:both": f"1{sbom}",
+        "app:arm64": f"a platform of 1{sbom}",
+        "app:another": f"{absent}{sbom}",
+        "other:1": f"{elsewhere}{sbom}",
+    }
+    told = re.findall(r"^(\S+)  sha256:\S+  about (.+)$", scr_watchd("check", root).stdout, re.MULTILINE)
+    assert dict(told) == expected
+    rows = scr_watchd("list", root).stdout.splitlines()
+    column = rows[0].index("ABOUT")
+    found = {":".join(row.split()[:2]): row[column:] for row in rows[1:] if row[column:]}
+    assert found == expected
+    fields = {f"{each['repository']}:{each['tag']}": each for each in listed(root)["images"]}
+    assert fields["app:both"]["subject"] == BOTH.digest
+    assert fields["app:both"]["artifactType"] == "application/spdx+json"
+    assert fields["app:1"]["subject"] is None
+    alone = scr_watchd("check", root / "app" / "both").stdout
+    assert f"about {BOTH.digest[:19]}{sbom}\n" in alone, "what is not looked at may be there"
+
+
 def test_one_repository_has_its_own_total_and_no_rest(tree: Path) -> None:
     found = listed(tree, "--repository", "lib/multi")
     assert [each["repository"] for each in found["images"]] == ["lib/multi"]

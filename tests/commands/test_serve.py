@@ -60,6 +60,14 @@ def tags(address: str, name: str) -> list[str]:
     return list(answer.json()["tags"]) if answer.status == 200 else []
 
 
+def test_it_listens_on_ipv6_and_says_so(images: Path) -> None:
+    built, address = image("app"), f"[::1]:{free_port()}"
+    write_image(images / "app:1", built)
+    with daemon("serve", images, "-l", address) as process:
+        process.says(rf"^app:1 is there: docker pull {re.escape(address)}/app:1 ")
+        assert ask(address, "/v2/app/manifests/1").body == built.raw
+
+
 def test_an_image_that_is_dropped_in_can_be_pulled_and_goes_again(images: Path) -> None:
     with serving(images) as (process, address):
         process.says(

@@ -334,7 +334,7 @@ def test_before_the_first_generation_the_rules_hold_too(program: str) -> None:
     ("request_line", "statuses"),
     [
         pytest.param("TRACE /v2/ HTTP/1.1", {405}, id="TRACE"),
-        pytest.param("CONNECT /v2/ HTTP/1.1", {400, 405}, id="CONNECT"),
+        pytest.param("CONNECT /v2/ HTTP/1.1", {400, 401, 405}, id="CONNECT"),  # before 1.21.1 as any method
         pytest.param("get /v2/ HTTP/1.1", {400}, id="lower case"),
         pytest.param("GET /v2/%00 HTTP/1.1", {400}, id="NUL"),
         pytest.param("GET /v2/%zz HTTP/1.1", {400}, id="bad escape"),
@@ -350,6 +350,7 @@ def test_what_nginx_itself_refuses_before_any_location_says_nothing_of_ours(
     """The only answers without a password that are not 401; their bodies are nginx's own pages."""
     request = f"{request_line}\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answer = exchange(with_password.nginx, request.encode())
-    assert int(answer.split()[1]) in statuses
-    assert b"registry/2.0" not in answer
+    status = int(answer.split()[1])
+    assert status in statuses
+    assert (b"registry/2.0" in answer) is (status == 401)
     assert b"public" not in answer

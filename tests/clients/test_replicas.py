@@ -34,7 +34,7 @@ class Replica:
 
     def follow(self, master: Path) -> None:
         """Fetch what the master has, and be known to serve it."""
-        command = block("docs/recipes.md", "From a master, by rsync", "rsync -a")
+        command = block("docs/recipes.md", "From a master, by rsync", "rsync -rlt")
         command = command.replace("rsync://master/images/", f"{master}/")
         command = command.replace("/var/lib/scr-watchd/images/", f"{self.images}/")
         subprocess.run(["sh", "-euc", command], check=True)

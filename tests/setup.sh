@@ -61,6 +61,7 @@ need zsh zsh
 need fish fish
 need lintian lintian
 need rpmbuild rpm              # and installs what it built
+need zstd zstd                 # compresses layers
 need wrk wrk                   # what the benchmarks measure with, and what they compare with
 need inotifywait inotify-tools
 need patchelf patchelf         # runs the nginx of another Debian

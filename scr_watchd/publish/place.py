@@ -162,7 +162,8 @@ def _obstacle(root: Path, store: Path) -> tuple[str, bool]:
         error = problem
     if error is None:
         return "", False
-    return f"a hard link from {root} to {store} fails: {error.strerror}", may_pass(error)
+    may_be_over = may_pass(error) and error.errno != errno.EROFS  # a tree that nobody may write is meant so
+    return f"a hard link from {root} to {store} fails: {error.strerror}", may_be_over
 
 
 @contextlib.contextmanager

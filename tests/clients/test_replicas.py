@@ -170,7 +170,7 @@ def differs(front: Front, former: Built, latest: Built, *, new: str) -> None:
     """One host has followed, the other has not: what that looks like from outside."""
     assert all(front.pull(new) for _ in range(20)), "both know it, if one does"
     seen = {front.pull("latest") for _ in range(20)}
-    assert len(seen) == 1, "it does not change to and fro"
+    assert len(seen) == 1, "it does not change back and forth"
     assert seen <= {former.digest, latest.digest}
     for each in (former, latest):
         assert front.pull(each.digest) == each.digest

@@ -209,7 +209,7 @@ def _content(paths: Iterator[Path], digest: str) -> bytes | None:
 # -- what is to be compared ------------------------------------------------------------------------------
 
 _FLEETING = {
-    "confirmed_at", "changed_at", "held_since", "outcome", "pid", "message", "nginx", "root_inode",
+    "confirmed_at", "changed_at", "held_since", "since", "outcome", "pid", "message", "nginx", "root_inode",
     "root_device", "only_stored_bytes", "unlinked",  # which file stands for many others
 }  # fmt: skip
 

@@ -32,14 +32,17 @@ class Entry:
         """Look at all of it again."""
         self.found, self.linked, self.is_tidy = None, Linked(), False
 
-    def is_at_rest(self, found: RepositoryImages | None, published: Repository | None) -> bool:
-        """Whether there is nothing to do, if the tree has that and that was published."""
+    def is_at_rest(
+        self, found: RepositoryImages | None, published: Repository | None, *, is_close: bool
+    ) -> bool:
+        """Whether there is nothing to do, if the tree has that and that was published; what ``is_close`` asks
+        the store as well."""
         return (
             self.found is found
             and self.served.repository is published
             and self.is_tidy
             and not self.linked.problems
-            and not self.linked.is_disturbed
+            and not (is_close and self.linked.is_disturbed)
         )
 
     @property
@@ -51,15 +54,17 @@ class Entries(dict[RepositoryName, Entry]):
     """Those of all repositories that the tree has, or that are published."""
 
     def dirty(
-        self, tree: Tree, published: Iterable[Repository], hashed: Collection[str]
+        self, tree: Tree, published: Iterable[Repository], hashed: Collection[str], *, is_close: bool
     ) -> list[RepositoryName]:
-        """The repositories with something to do, ``hashed`` images among them."""
+        """The repositories with something to do, ``hashed`` images among them; and, if it ``is_close``, those
+        whose directories in the store are not what they were."""
         known = {each.name: each for each in published}
         new = [name for name in tree.repositories if name not in self]
         return new + [
             name
             for name, entry in self.items()
-            if name in hashed or not entry.is_at_rest(tree.repositories.get(name), known.get(name))
+            if name in hashed
+            or not entry.is_at_rest(tree.repositories.get(name), known.get(name), is_close=is_close)
         ]
 
     def link(

@@ -152,7 +152,8 @@ class Mirror:
             self.entries.forget()
         for name, images in store.prover.begin().items():
             self._hashed.setdefault(name, set()).update(images)
-        dirty = self.entries.dirty(tree, self.publisher.current.catalog.repositories, self._hashed)
+        repositories = self.publisher.current.catalog.repositories
+        dirty = self.entries.dirty(tree, repositories, self._hashed, is_close=EVERYWHERE in hints)
         form = current, store.place.seen_as, not self.host.has_root_workers
         asked = self._asked()
         if not self.publisher.generations.is_intact(current):

@@ -184,7 +184,8 @@ class World:
     def look(self, *, full: bool = True, hints: Hints = "none") -> Outcome | None:
         """One pass; ``None`` if the daemon was killed in it, and began anew."""
         time.sleep(_TICKS_SECONDS)  # the kernel's clock must tick, which nothing else shows
-        before = self.catalog.tags()
+        current = self.passes.mirror.publisher.current.catalog.tags()  # a kill may leave it unconfirmed
+        before = {tag: digest for tag, digest in self.catalog.tags().items() if tag in current}
         if self.axe_at is not None:
             AXE.fall_at(self.axe_at)
         try:

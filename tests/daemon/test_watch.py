@@ -7,10 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from scr_watchd.daemon.watch import Watch
+from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.waiting import until
 
 
@@ -171,6 +173,7 @@ def test_an_overflow_makes_it_begin_anew(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from scr_watchd.daemon import watch as module
 root = Path({str(tmp_path)!r}) / "images"
 (root / "a").mkdir(parents=True)
@@ -183,6 +186,7 @@ with shared._lock:  # the reader cannot go on
     for number in range({limit} // 2 + 10):
         (root / "a" / str(number)).mkdir()
         (root / "a" / str(number)).rmdir()
+from tests.private_mounts import mount, run_with_private_mounts, unmount
 from tests.waiting import until
 until(lambda: module._ENDED in watch._threads)
 assert hints
@@ -215,3 +219,45 @@ def test_polling_by_setting_asks_for_no_events(tmp_path: Path) -> None:
     watch = Watch(tmp_path, Hints(), events=False)
     watch.ensure()
     assert (watch.is_trusted, watch.state) == (False, "polling: watch is set to poll")
+
+
+def test_where_something_happened_is_told(watched: tuple[Path, Watch, Hints], tmp_path: Path) -> None:
+    root, watch, hints = watched
+    watch.take()
+    hints.come_after((root / "a" / "2").mkdir)
+    until(watch.take, lambda found: "a/2" in found)
+    hints.come_after((root / "a" / "1" / "manifest.json").touch)
+    until(watch.take, lambda found: set(found) == {"a/1/"})
+    hints.come_after(lambda: (root / "a" / "latest").symlink_to("1"))
+    until(watch.take, lambda found: "a/latest" in found)
+    hints.come_after(lambda: (root / "a" / "2").rename(tmp_path / "away"))
+    until(watch.take, lambda found: "a/2" in found)
+
+
+def a_disk_is_mounted() -> None:
+    with TemporaryDirectory() as top:
+        root, beside = Path(top, "images"), Path(top, "beside")
+        (root / "a").mkdir(parents=True)
+        beside.mkdir()
+        watch = Watch(root, Hints(), events=True)
+        watch.ensure()
+        assert not watch.has_moved()
+        mount("-t", "tmpfs", "none", beside)
+        assert not watch.has_moved(), "what is mounted elsewhere is nobody's concern"
+        for place in (root / "a", root):
+            mount("-t", "tmpfs", "none", place)
+            assert watch.has_moved()
+            assert not watch.ensure(), "a watch that begins has missed what happened before"
+            assert watch.ensure()
+            (place / "new").mkdir()
+            until(watch.take, lambda found: any(each.endswith("new") for each in found))
+        for place in (root, root / "a"):
+            unmount(place)
+            assert watch.has_moved()
+            watch.ensure()
+        unmount(beside)
+        watch.close()
+
+
+def test_a_disk_that_is_mounted_around_the_root_is_noticed() -> None:
+    run_with_private_mounts(a_disk_is_mounted)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from scr_watchd import __version__
 from scr_watchd.commands import COMMANDS
-from scr_watchd.errors import ScrWatchdError, did_you_mean
+from scr_watchd.errors import ScrWatchdError, cure, did_you_mean
 from scr_watchd.words import shell, without_controls
 
 USAGE = f"""\
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             raise
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
             raise ScrWatchdError(what, hint=_remedy(error)) from error
     except ScrWatchdError as error:
         print(f"scr-watchd: {without_controls(error.message)}", file=sys.stderr)
@@ -100,4 +100,4 @@ def _remedy(error: OSError) -> str:
         case errno.EROFS:
             return "that disk is mounted read-only; name another place"
         case _:
-            return "look for a failing disk or mount: dmesg | tail"
+            return cure(error, "look for a failing disk or mount: dmesg | tail")

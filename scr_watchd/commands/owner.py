@@ -8,7 +8,7 @@ import pwd
 import stat
 from pathlib import Path
 
-from scr_watchd.errors import ScrWatchdError
+from scr_watchd.errors import ScrWatchdError, cure
 from scr_watchd.publish.holder import running
 from scr_watchd.publish.state import State
 from scr_watchd.words import printable
@@ -38,7 +38,8 @@ def as_owner(state: State) -> tuple[State, int | None]:
     except (FileNotFoundError, NotADirectoryError):
         return State(_NOWHERE), None
     except OSError as error:
-        raise ScrWatchdError(f"{printable(str(state.path))} cannot be opened: {error.strerror}") from error
+        told = f"{printable(str(state.path))} cannot be opened: {error.strerror}"
+        raise ScrWatchdError(told, hint=cure(error)) from error
     held = State(Path(f"/proc/self/fd/{descriptor}"))
     pid = running(held)
     match sorted(owners - {_ROOT}):

@@ -1,12 +1,15 @@
 """The porch: names of commands, help, hints, exit statuses, settings."""
 
+import importlib
 import re
+import resource
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from scr_watchd import __version__
+from scr_watchd.cli import main
 from scr_watchd.commands import COMMANDS
 from scr_watchd.settings import NAMES
 from tests.daemons import public_path, scr_watchd
@@ -234,3 +237,18 @@ def test_what_a_stopped_daemon_needs_is_the_command_that_started_it(tmp_path: Pa
     assert f"start it: {start}\n" in scr_watchd("wait", "app:1", root, "--timeout", "0").stdout
     (root / ".scr-watchd").mkdir()
     assert scr_watchd("prune", root).stdout.endswith(f"when it starts: {start}\n")
+
+
+def test_what_the_machine_lacks_is_a_line_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    importlib.import_module("scr_watchd.commands.check")  # which needs descriptors
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert main(["check", str(tmp_path)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    said = capsys.readouterr().err
+    assert "Too many open files" in said
+    assert "hint: Permit more open files" in said

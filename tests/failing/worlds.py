@@ -208,9 +208,10 @@ def _content(paths: Iterator[Path], digest: str) -> bytes | None:
 
 # -- what is to be compared ------------------------------------------------------------------------------
 
+# times, what depends on how many passes it took (lost), and which file stands for many others (unlinked)
 _FLEETING = {
-    "confirmed_at", "changed_at", "held_since", "since", "outcome", "pid", "message", "nginx", "root_inode",
-    "root_device", "only_stored_bytes", "unlinked",  # which file stands for many others
+    "confirmed_at", "changed_at", "held_since", "since", "lost", "outcome", "pid", "message", "nginx",
+    "root_inode", "root_device", "only_stored_bytes", "unlinked",
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def resolve(
         now=now,
         hold_seconds=0 if policy.accepted else policy.hold_seconds,
     )
-    if since is not None and holding.since is None:  # what was lost before comes back
+    if since is not None and holding.since is None and not holding.moved:  # what was lost before comes back
         earlier = {key: digest for key, digest in lost.gone.items() if (*key, digest) not in vanished}
         vanished += _still_gone(offers, earlier, tuple(hidden), policy.prefix)
     # while removals are held the store may lie on the disk that is away: then its word counts for

@@ -44,10 +44,10 @@ def look(how: Reloading, last: Process | None) -> Sight:
     master, path, reason = last, "", ""
     up: bool | None = True
     try:
-        if how.way != "process":
-            found = how.pid_file()
-            path, how = str(found), replace(how, pid_file=lambda: found)
         try:
+            if how.way != "process":
+                found = how.pid_file()
+                path, how = str(found), replace(how, pid_file=lambda: found)
             master = find_master(how)
         except NotRunningError as error:
             if last is None or not processes.is_master(last):  # else only its pid file is away

@@ -255,6 +255,8 @@ def test_a_mirror_of_a_master_serves_old_or_new_and_nothing_between(host: Machin
     old, new = (image_of(each, [layer(each, 2**22)]) for each in ("old", "new"))
     put(host, "/srv/master/app:1", old)
     put(host, "/srv/master/gone:1", old)
+    # rsync takes a file of the same size and second for the same
+    host.sh("find /srv/master/app:1 -type f -exec touch -d '1 minute ago' {} +")
     host.write("/etc/rsyncd.conf", "[images]\npath = /srv/master\nuid = root\n")
     host.sh("systemd-run --unit=rsyncd rsync --daemon --no-detach")
     until(lambda: host.run("rsync", "rsync://master/images/", check=False).returncode == 0)

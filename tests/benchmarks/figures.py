@@ -215,7 +215,7 @@ def _changing(tree: Tree, here: Passes) -> Callable[[], float]:
 
     def one() -> float:
         write_image(tree.root / "bench" / "changing", image(f"number {next(number)}"))
-        return here.light()
+        return here.at("bench/changing")
 
     return one
 
@@ -311,10 +311,8 @@ def dropping(bench: Bench) -> Iterator[tuple[Callable[[], Usage], Path]]:
 
 
 def _note_drops(bench: Bench, pairs: list[tuple[Usage, Usage]]) -> None:
-    quiet = 0.25  # quiet_seconds, the default; the loop waits for nothing
     theirs = Sample(tuple(their.wall for _, their in pairs))
     bench.note("drop", Sample(tuple(our.wall for our, _ in pairs)), theirs)
-    bench.note("publish", Sample(tuple(our.wall - quiet for our, _ in pairs)), theirs)
     cpus = [Sample(tuple(each)) for each in zip(*((our.cpu, their.cpu) for our, their in pairs), strict=True)]
     bench.note("publish-cpu", *cpus)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from scr_watchd.images.bounds import Bounded, Weight, fit, weigh, within_bounds
+from scr_watchd.images.bounds import Bounded, Complaint, Weight, fit, weigh, within_bounds
 from scr_watchd.images.moves import free, move
 from scr_watchd.images.seen import Seen
 from scr_watchd.images.sparse import Key, key_of
@@ -67,11 +67,13 @@ class Groups:
         every = sorted(self._groups, key=lambda name: (self._paths[name][0], name)) if only is None else only
         return {name: self._groups[name].images for name in every if name in self._groups}
 
+    @property
+    def complaints(self) -> tuple[Complaint, ...]:
+        """What is to be said of single images, where all have room."""
+        return tuple(each for group in self._groups.values() for each in group.weight.complaints)
+
     def bounded(self) -> Bounded:
-        """What has room, and what is to be said of the rest."""
-        if self.have_room():
-            every = (each for group in self._groups.values() for each in group.weight.complaints)
-            return Bounded((), tuple(every))
+        """What has room where not all have, and what is to be said of the rest."""
         return within_bounds(image for group in self._groups.values() for image in group.images)
 
     @property

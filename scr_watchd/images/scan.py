@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from scr_watchd.files import FileId, Reader, file_id, open_directory
+from scr_watchd.images.bounds import Bounded
 from scr_watchd.images.findings import Findings
 from scr_watchd.images.groups import Groups
 from scr_watchd.images.places import EVERYWHERE, Cover, Place, PlacesWalk
@@ -95,23 +96,21 @@ class Scanner:
     # -- at everything -------------------------------------------------------------------------------
 
     def _everything(self, *, light: bool) -> Tree:
-        if self._judged_for != self.reader:
-            self._groups.change({}, {path: each.images for path, each in self._seen.items()}, {})
-            self._seen, self._judged_for = {}, self.reader
+        before = self._seen if self._judged_for == self.reader else {}
         found = self._nothing()
         with open_directory(self.root) as descriptor:
             walk = Walk(
-                self.root, descriptor, found, self._seen, self.reader, progress=self.progress, light=light
+                self.root, descriptor, found, before, self.reader, progress=self.progress, light=light
             )
             walk.root(parents=self._parents)
             root = file_id(os.fstat(descriptor))
-        self.directories = walk.directories
+        self.directories, self._judged_for = walk.directories, self.reader
         self.incomplete = self.recent = frozenset()
         if root != self._tree.root or walk.seen != self._seen or found != self._found:
-            before, self._seen, self._found, self._paths = self._seen, walk.seen, found, None
-            self._groups.change(walk.seen, *_exchanged(before, walk.seen))
+            exchanged = _exchanged(self._seen, walk.seen)
+            self._seen, self._found, self._paths = walk.seen, found, None
+            self._groups.change(walk.seen, *exchanged)
             self._tell(root)
-        self._seen = walk.seen
         return self._tree
 
     # -- at places -----------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ class Scanner:
         """Make a tree of all that was found; where nothing else has changed, of ``only`` these repositories
         anew."""
         found, has_room = self._found, self._groups.have_room()
-        bounded = self._groups.bounded()
+        bounded = Bounded((), self._groups.complaints) if has_room else self._groups.bounded()
         some = only if has_room and self._had_room else None
         self._had_room = has_room
         images = self._groups.images(some) if has_room else bounded.by_repository

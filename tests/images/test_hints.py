@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +14,12 @@ from scr_watchd.files import ANYBODY, Reader
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Tree
 from tests.fuzzing import modest
-from tests.trees import image, index, without, write_image, write_layout
+from tests.trees import image, index, make_images, without, write_image, write_layout
 
 ONE, TWO = image("1"), image("2")
 BOTH = index(ONE, TWO)
 IMAGES = [ONE, TWO, BOTH, without(BOTH, TWO)]
+NOBODY = Reader(65534, frozenset({65534}))
 PARTS = ["a", "b", "1", "2", "a:1", "b:2", "blobs", "x.tar", ".new"]
 FILES = ["manifest.json", "oci-layout", "index.json", "x.tar", "version", "dir-put-blob1"]
 
@@ -156,3 +158,19 @@ def test_wrong_hints_do_no_harm(history: list[tuple[Step, dict[str, bool]]]) -> 
             world.do(step)
             scanner.at(hints)
         same(scanner.light(), everything(world.root))
+
+
+def test_a_reader_that_is_exchanged_while_the_root_is_away_judges_all_anew(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", {"a": {"1": ONE, "2": TWO}})
+    scanner = Scanner(root, reader=ANYBODY)
+    scanner.full()
+    scanner.at({"a/1": True})
+    root.rename(tmp_path / "away")
+    scanner.reader = NOBODY
+    with pytest.raises(FileNotFoundError):
+        scanner.light()
+    (tmp_path / "away").rename(root)
+    shutil.rmtree(root / "a" / "2")
+    same(scanner.at({"a/1": True}), everything(root, NOBODY))
+    shutil.rmtree(root / "a" / "1")
+    same(scanner.at({"a/1": True, "a/": True}), everything(root, NOBODY))

@@ -1,7 +1,9 @@
-"""Waiting for something observable, with a deadline."""
+"""Waiting for something observable, with a deadline; and doing something meanwhile."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,3 +19,23 @@ def until(observe: Callable[[], T], wanted: Callable[[T], object] = bool, *, sec
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds:g} s still {value!r}")
         time.sleep(0.02)
+
+
+@contextmanager
+def meanwhile(act: Callable[[int], object], *, pause: float) -> Iterator[None]:
+    """Do something again and again, in a thread."""
+    stop = threading.Event()
+
+    def work() -> None:
+        number = 0
+        while not stop.wait(pause):
+            act(number)
+            number += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)

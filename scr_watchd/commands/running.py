@@ -109,12 +109,11 @@ class Keeper:
 
     def looked(self, began: float) -> Looked:
         """How the last look went, that ``began`` then."""
-        now, scanner = time.monotonic(), self.mirror.scanner
+        scanner = self.mirror.scanner
         return Looked(
             began,
-            now,
+            time.monotonic(),
             cpu=self.mirror.look_seconds,
-            wall=now - began,
             events=self.watch.is_trusted,
             incomplete=scanner.incomplete,
             recent=scanner.recent,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from scr_watchd.images.places import EVERYWHERE
+from scr_watchd.images.places import EVERYWHERE, with_those_above
 
 SOON_SECONDS = 0.03
 """After the last event of a place; skopeo's first comes 6 to 19 ms before its manifest is there."""
@@ -43,7 +43,8 @@ class Hints:
         """Something happened at these paths, relative to the images directory; one that ends in "/" tells of
         files in that directory. Where too many are known at a time, that is ``EVERYWHERE``."""
         for hint in hints:
-            name = next((each for each in _with_those_above(hint) if each in self._places), hint)
+            above = (hint, *with_those_above(hint.rstrip("/")))
+            name = next((each for each in above if each in self._places), hint)
             if name not in self._places and name != EVERYWHERE and len(self._places) >= _MOST:
                 name = EVERYWHERE
             place = self._places.setdefault(name, _Place(now, now, now))
@@ -99,13 +100,3 @@ class Hints:
 
     def _is_given_up(self, hint: str, age: float) -> bool:
         return hint == EVERYWHERE or age > _PATIENCE_SECONDS
-
-
-def _with_those_above(hint: str) -> Iterable[str]:
-    """The path, and what would tell of it as well."""
-    yield hint
-    path = hint.rstrip("/")
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-    yield EVERYWHERE

@@ -7,7 +7,6 @@ import errno
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Protocol
 
 from scr_watchd.daemon.entry import Entries, Entry
@@ -19,7 +18,7 @@ from scr_watchd.daemon.tidy import grace, tidy
 from scr_watchd.daemon.unripe import Ripe, renamed
 from scr_watchd.errors import ScrWatchdError, cure
 from scr_watchd.files import FileId, Reader
-from scr_watchd.images.places import EVERYWHERE
+from scr_watchd.images.places import ALL, EVERYWHERE
 from scr_watchd.images.scan import Scanner
 from scr_watchd.images.tree import Renames, Tree
 from scr_watchd.oci.catalog import Catalog, Image, Problem, told
@@ -34,9 +33,6 @@ from scr_watchd.publish.state import REQUESTS, Request, answered, requested
 from scr_watchd.publish.store import Store
 from scr_watchd.render.http_conf import Fragment, Rendered, is_whole
 from scr_watchd.words import printable
-
-ALL: Mapping[str, bool] = MappingProxyType({EVERYWHERE: True})
-"""The hint that something changed somewhere, some time ago."""
 
 _PRUNE_SECONDS = 60.0  # `prune` without --now spares the pulls that are under way
 

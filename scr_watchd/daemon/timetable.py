@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from scr_watchd.daemon.hints import SOON_SECONDS, Hints
 from scr_watchd.daemon.outcome import Failed, Outcome, Unchanged
-from scr_watchd.images.places import EVERYWHERE
+from scr_watchd.images.places import ALL, EVERYWHERE
 from scr_watchd.publish.outcome import Deferred, Published, Rejected, Unconfirmed
 
 _BURST = 3
@@ -38,21 +38,25 @@ class Look:
     full: bool
 
 
-EVERYTHING = Look({EVERYWHERE: True}, full=True)
+EVERYTHING = Look(ALL, full=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look cost in seconds: ``cpu`` the look alone, ``wall`` its pass, from when it ``began`` until
-    ``now``. ``events`` come or do not; see ``Hints.looked`` for the rest."""
+    """A look that ``began`` then; its pass ended ``now``. ``cpu`` seconds are what the look alone cost.
+    ``events`` come or do not; see ``Hints.looked`` for the rest."""
 
     began: float
     now: float
     cpu: float
-    wall: float
     events: bool
     incomplete: Collection[str] = ()
     recent: Collection[str] = ()
+
+    @property
+    def wall(self) -> float:
+        """What its pass took, in seconds."""
+        return self.now - self.began
 
 
 @dataclass(slots=True)

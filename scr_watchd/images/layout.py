@@ -75,14 +75,14 @@ def is_layout(descriptor: int, entries: Mapping[str, os.stat_result]) -> bool:
         return True
     if blobs is None or not stat.S_ISDIR(blobs.st_mode) or MANIFEST in entries:
         return False
-    shelf = _lstat(_SHELVES["sha256"], descriptor)
-    is_tag = _lstat(f"{_SHELVES['sha256']}/{MANIFEST}", descriptor) is not None  # of a repository `blobs`
+    shelf = lstat(_SHELVES["sha256"], descriptor)
+    is_tag = lstat(f"{_SHELVES['sha256']}/{MANIFEST}", descriptor) is not None  # of a repository `blobs`
     return shelf is not None and stat.S_ISDIR(shelf.st_mode) and not is_tag
 
 
 def statuses(parent: int, name: str) -> list[os.stat_result]:
     """Of what changes whenever an image of the layout ``name`` comes, goes or is replaced."""
-    found = (_lstat(f"{name}/{path}", parent) for path in (LAYOUT, INDEX, BLOBS, *_SHELVES.values()))
+    found = (lstat(f"{name}/{path}", parent) for path in (LAYOUT, INDEX, BLOBS, *_SHELVES.values()))
     return [status for status in found if status is not None]
 
 
@@ -92,7 +92,7 @@ def tags_in(descriptor: int, where: Place, path: str) -> dict[Reference, Digest]
 
     Raises ``OSError`` or ``RefusedError`` if it cannot be read.
     """
-    found = {name: _lstat(name, descriptor) for name in (LAYOUT, INDEX)}
+    found = {name: lstat(name, descriptor) for name in (LAYOUT, INDEX)}
     entries = {name: status for name, status in found.items() if status is not None}
     return Layout(descriptor, entries, where=where, path=path, real="").tags()
 
@@ -290,7 +290,7 @@ class Layout:
 
     def _demand_open(self, where: str, reader: Reader) -> bool:
         """Whether the directory ``where`` is there, and in order."""
-        status = _lstat(where, self._descriptor)
+        status = lstat(where, self._descriptor)
         if status is None:
             return False
         if not stat.S_ISDIR(status.st_mode):
@@ -341,7 +341,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     )
 
 
-def _lstat(path: str, directory: int) -> os.stat_result | None:
+def lstat(path: str, directory: int) -> os.stat_result | None:
     try:
         return os.stat(path, dir_fd=directory, follow_symlinks=False)
     except OSError:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from scr_watchd.files import open_directory
 from scr_watchd.images import layout as layouts
@@ -18,6 +19,8 @@ from scr_watchd.images.directory import MANIFEST
 from scr_watchd.images.walk import DEEPEST, Walk, entries_of, is_ignored
 
 EVERYWHERE = ""
+ALL: Mapping[str, bool] = MappingProxyType({EVERYWHERE: True})
+"""The hint that something changed somewhere, some time ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class PlacesWalk(Walk):
         found: dict[str, list[Place]] = {}
         whole: dict[str, list[Place]] = {}
         for hint in sorted(hints):
-            above = next((each for each in _with_those_above(hint.rstrip("/")) if each in whole), None)
+            above = next((each for each in with_those_above(hint.rstrip("/")) if each in whole), None)
             found[hint] = whole[above] if above is not None else self._at(hint, is_settled=hints[hint])
             whole |= {each.path: [each] for each in found[hint] if not each.is_shallow}
         return found
@@ -101,7 +104,7 @@ class PlacesWalk(Walk):
                     return self._whole(above, name, path, status, depth)
                 if _is_layout(parent):
                     return self._whole(above, name, path, status, depth)
-            if path and _lstat(MANIFEST, parent):
+            if path and layouts.lstat(MANIFEST, parent):
                 return self._whole(above, name, path, status, depth)
             return self._files(above, parent, name, path, status, depth) if is_settled else []
 
@@ -146,25 +149,19 @@ class Cover:
         self._shallow = [each for each in every if each.is_shallow]
 
     def has(self, path: str) -> bool:
-        if self._whole and any(each in self._whole for each in _with_those_above(path)):
+        if self._whole and any(each in self._whole for each in with_those_above(path)):
             return True
         return any(each.has(path) for each in self._shallow)
 
 
-def _with_those_above(path: str) -> Iterable[str]:
+def with_those_above(path: str) -> Iterable[str]:
+    """``path``, and what it lies in, up to ``EVERYWHERE``."""
     while path:
         yield path
         path = path.rpartition("/")[0]
-    yield ""
+    yield EVERYWHERE
 
 
 def _is_layout(descriptor: int) -> bool:
-    found = {name: _lstat(name, descriptor) for name in (layouts.LAYOUT, layouts.BLOBS, MANIFEST)}
+    found = {name: layouts.lstat(name, descriptor) for name in (layouts.LAYOUT, layouts.BLOBS, MANIFEST)}
     return layouts.is_layout(descriptor, {name: each for name, each in found.items() if each is not None})
-
-
-def _lstat(name: str, directory: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return None

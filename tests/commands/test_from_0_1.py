@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from tests.daemons import daemon, remove, scr_watchd, start_nginx
 from tests.endurance.hosts import Host, host, served
 from tests.http import ask
 from tests.trees import Built, image, index, write_image, write_layout
-from tests.waiting import until
+from tests.waiting import meanwhile, until
 
 pytestmark = pytest.mark.slow
 
@@ -56,19 +55,8 @@ class Load:
 
 @contextmanager
 def under(load: Load) -> Iterator[None]:
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(0.005):
-            load.pull()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with meanwhile(lambda _: load.pull(), pause=0.005):
         yield
-    finally:
-        stop.set()
-        thread.join(30)
     assert load.pulled
     assert not load.faults, (len(load.faults), load.pulled, sorted(set(load.faults))[:9])
 

@@ -19,7 +19,7 @@ NOTHING: Callable[[], list[str]] = list
 def made(timetable: Timetable, now: float, outcome: Outcome, *, cpu: float = 0.0) -> Look:
     """Make the look that is due ``now``, in no time."""
     look = timetable.look(now, NOTHING)
-    timetable.looked(look, outcome, Looked(now, now, cpu, cpu, events=True))
+    timetable.looked(look, outcome, Looked(now, now, cpu, events=True))
     return look
 
 
@@ -27,7 +27,7 @@ def looked(outcome: Outcome, *, events: bool = True, cpu: float = 0.01, wall: fl
     timetable = Timetable(RHYTHM)
     look = timetable.look(100.0 - wall, NOTHING)
     assert look == EVERYTHING
-    timetable.looked(look, outcome, Looked(100.0 - wall, 100.0, cpu, wall, events))
+    timetable.looked(look, outcome, Looked(100.0 - wall, 100.0, cpu, events))
     return timetable
 
 
@@ -54,7 +54,7 @@ def test_when_nothing_changes_the_next_look_is_due(timetable: Timetable, due: fl
 
 def test_what_publishing_costs_does_not_count_once_it_is_known_what_looking_costs() -> None:
     timetable = looked(UNCHANGED)
-    timetable.looked(EVERYTHING, PUBLISHED, Looked(190.0, 200.0, 0.01, 10, events=True))
+    timetable.looked(EVERYTHING, PUBLISHED, Looked(190.0, 200.0, 0.01, events=True))
     assert timetable.due == pytest.approx(210.0)
 
 
@@ -115,14 +115,14 @@ def test_a_rescan_takes_nothing_away_between_two_commands_of_a_writer() -> None:
     timetable = looked(UNCHANGED)
     look = timetable.look(110.0, NOTHING)
     assert look == Look({EVERYWHERE: False}, full=True)
-    timetable.looked(look, UNCHANGED, Looked(110.0, 110.0, 0.01, 0.01, events=True, incomplete={EVERYWHERE}))
+    timetable.looked(look, UNCHANGED, Looked(110.0, 110.0, 0.01, events=True, incomplete={EVERYWHERE}))
     assert timetable.due == pytest.approx(110.22)
     assert timetable.look(110.22, NOTHING) == Look({EVERYWHERE: True}, full=False)
 
 
 def test_what_is_not_well_is_looked_at_when_somebody_wants_it() -> None:
     timetable = looked(UNCHANGED)
-    timetable.wanted(105.0, Looked(100.0, 100.0, 0.01, 0.01, events=True))
+    timetable.wanted(105.0, Looked(100.0, 100.0, 0.01, events=True))
     assert timetable.due == 105.0
     assert timetable.look(105.0, lambda: ["a/1"]) == Look({"a/1": False}, full=False)
 
@@ -131,6 +131,6 @@ def test_a_look_that_failed_is_made_again() -> None:
     timetable = looked(UNCHANGED)
     timetable.changed(["a/1"], 101)
     look = timetable.look(101.03, NOTHING)
-    timetable.looked(look, Failed("x"), Looked(101.03, 101.1, 0.01, 0.01, events=True))
+    timetable.looked(look, Failed("x"), Looked(101.03, 101.1, 0.01, events=True))
     assert timetable.due == pytest.approx(103.1)
     assert set(timetable.look(103.1, NOTHING).hints) == {"a/1", EVERYWHERE}

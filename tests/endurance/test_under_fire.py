@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,7 +22,7 @@ from tests.daemons import daemon, remove
 from tests.endurance.hosts import Host, expected, host, image_of, layer, say, served, untrue
 from tests.nginxes import require
 from tests.trees import Built, digest_of, image, index, write_image
-from tests.waiting import until
+from tests.waiting import meanwhile, until
 
 pytestmark = pytest.mark.slow
 
@@ -201,28 +201,8 @@ def _skopeo(here: Host, scratch: Path, figures: Figures) -> Iterator[None]:
             figures.skopeo[digest] += 1
             remove(target)
 
-    with _meanwhile(pull, pause=0.2):
+    with meanwhile(pull, pause=0.2):
         yield
-
-
-@contextmanager
-def _meanwhile(act: Callable[[int], None], *, pause: float) -> Iterator[None]:
-    """Do something again and again, in a thread."""
-    stop = threading.Event()
-
-    def work() -> None:
-        number = 0
-        while not stop.wait(pause):
-            act(number)
-            number += 1
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
 
 
 @contextmanager

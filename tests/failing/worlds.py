@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from scr_watchd.commands.judging import Judge
-from scr_watchd.daemon.mirror import ALL
 from scr_watchd.daemon.outcome import Outcome
 from scr_watchd.daemon.timetable import Look
+from scr_watchd.images.places import ALL
 from scr_watchd.images.sparse import Ripening
 from scr_watchd.publish import nginx as programs
 from scr_watchd.publish.nginx import Nginx, Refusal, check, inspect
